@@ -1,0 +1,64 @@
+"""Single-cell perturbation modelling: what cells do under conditions nobody measured, and how far to trust it.
+
+Nothing heavy is imported until it is used: ``import cellgap`` and ``cellgap --help`` answer at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "CellgapError": "errors",
+    "Condition": "study",
+    "ConditionalMonge": "transport",
+    "Design": "study",
+    "Gap": "gap",
+    "Gaussian": "transport",
+    "Identity": "transport",
+    "MeanShift": "transport",
+    "Monge": "transport",
+    "Split": "study",
+    "Study": "study",
+    "Treatment": "study",
+    "check": "study",
+    "datasets": "study",
+    "load": "transport",
+    "simulate": "study",
+}
+_MODULES = {
+    "encode": "cellgap.encode",
+    "errors": "cellgap.errors",
+    "evaluate": "cellgap.evaluate",
+    "ot": "cellgap.ot",
+    "report": "cellgap.report",
+    "space": "cellgap.space",
+    "split": "cellgap.study.split",
+    "study": "cellgap.study",
+    "train": "cellgap.train",
+    "transport": "cellgap.transport",
+}
+
+__all__ = ["__version__", *sorted(_WHERE), *sorted(_MODULES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        value = getattr(importlib.import_module(f"cellgap.{_WHERE[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'cellgap' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from cellgap import encode, errors, ot, report, space, study, train, transport
+    from cellgap.errors import CellgapError
+    from cellgap.gap import Gap
+    from cellgap.study import Condition, Design, Split, Study, Treatment, check, datasets, simulate, split

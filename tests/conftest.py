@@ -1,0 +1,26 @@
+"""Shapes in public signatures are checked at run time, and real data are found here."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+_hook = install_import_hook(["cellgap.ot", "cellgap.nn", "cellgap.train", "cellgap.transport"], "beartype.beartype")
+
+
+def data_root() -> Path | None:
+    """Return the folder of real data sets, or None where there is none."""
+    given = os.environ.get("CELLGAP_DATA")
+    root = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    return root if root.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real data sets; the test is skipped where it is absent."""
+    root = data_root()
+    if root is None:
+        pytest.skip("no real data here: set CELLGAP_DATA to the folder that holds them")
+    return root
