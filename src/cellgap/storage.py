@@ -35,7 +35,9 @@ def storable(cls: _T) -> _T:
     return cls
 
 
-def save(obj: Any, folder: str | os.PathLike[str], *, name: str = "model", header: dict[str, Any] | None = None) -> Path:
+def save(
+    obj: Any, folder: str | os.PathLike[str], *, name: str = "model", header: dict[str, Any] | None = None
+) -> Path:
     """Return the folder after writing `obj` as ``<name>.npz`` and ``<name>.json`` into it.
 
     Parameters
@@ -96,7 +98,9 @@ def read_document(folder: str | os.PathLike[str], *, name: str = "model") -> dic
         raise StorageError(f"{path} is not readable as JSON ({error}): save the model again.") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise StorageError(f"{path} has format {found!r}, this version of cellgap reads {FORMAT}: update cellgap.")
+        raise StorageError(
+            f"{path} has format {found!r}, this version of cellgap reads {FORMAT}: update cellgap."
+        )
     return document
 
 
@@ -134,11 +138,16 @@ def _dump(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, dict):
         wrong = [key for key in value if not isinstance(key, str)]
         if wrong:
-            raise StorageError(f"{path or 'object'} is a dictionary with the key {wrong[0]!r}: only strings can be stored.")
+            raise StorageError(
+                f"{path or 'object'} is a dictionary with the key {wrong[0]!r}: only strings can be stored."
+            )
         return {"dict": {key: _dump(item, f"{path}.{key}", arrays) for key, item in value.items()}}
     kind = f"{type(value).__module__}:{type(value).__qualname__}"
     if kind in _REGISTRY:
-        fields = {f.name: _dump(getattr(value, f.name), f"{path}.{f.name}", arrays) for f in dataclasses.fields(value)}
+        fields = {
+            f.name: _dump(getattr(value, f.name), f"{path}.{f.name}", arrays)
+            for f in dataclasses.fields(value)
+        }
         return {"class": kind, "fields": fields}
     if hasattr(value, "__array__") and hasattr(value, "dtype"):
         array = np.asarray(value)
@@ -147,7 +156,9 @@ def _dump(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         name = path.lstrip(".") or "array"
         arrays[name] = array
         return {"array": name, "on": "numpy" if isinstance(value, np.ndarray) else "jax"}
-    raise StorageError(f"{path or 'object'} has the type {kind}, which cannot be stored: register it with @storable.")
+    raise StorageError(
+        f"{path or 'object'} has the type {kind}, which cannot be stored: register it with @storable."
+    )
 
 
 def _build(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
@@ -159,7 +170,9 @@ def _build(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {key: _build(item, arrays) for key, item in tree["dict"].items()}
     if "array" in tree:
         if tree["array"] not in arrays:
-            raise StorageError(f"the saved arrays lack {tree['array']!r}: the two files do not belong together.")
+            raise StorageError(
+                f"the saved arrays lack {tree['array']!r}: the two files do not belong together."
+            )
         array = arrays[tree["array"]]
         if tree["on"] == "jax":
             import jax.numpy as jnp
@@ -170,7 +183,9 @@ def _build(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     names = {f.name for f in dataclasses.fields(cls)}
     if names != set(tree["fields"]):
         odd = sorted(names ^ set(tree["fields"]))
-        raise StorageError(f"the saved {cls.__qualname__} differs in the fields {', '.join(odd)}: it is of another version.")
+        raise StorageError(
+            f"the saved {cls.__qualname__} differs in the fields {', '.join(odd)}: it is of another version."
+        )
     obj = object.__new__(cls)
     for key, item in tree["fields"].items():
         object.__setattr__(obj, key, _build(item, arrays))
@@ -183,7 +198,11 @@ def _class(kind: str) -> type:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise StorageError(f"the saved class {kind} does not exist in this version of cellgap ({error}).") from None
+            raise StorageError(
+                f"the saved class {kind} does not exist in this version of cellgap ({error})."
+            ) from None
     if kind not in _REGISTRY:
-        raise StorageError(f"the saved class {kind} is unknown: import the module that defines it before loading.")
+        raise StorageError(
+            f"the saved class {kind} is unknown: import the module that defines it before loading."
+        )
     return _REGISTRY[kind]

@@ -1,1 +1,32 @@
-""""""
+"""Optimal transport as pure functions on arrays: costs, Sinkhorn, divergences, Monge gaps, Gaussian maps."""
+
+from cellgap.ot._assignment import assignment, assignment_cost
+from cellgap.ot._cost import Cost, cost_matrix, paired_cost, squared_distances
+from cellgap.ot._divergence import mean_cost, sinkhorn_divergence, two_batch_divergence
+from cellgap.ot._gaussian import bures_distance2, bures_map, gaussian_entropic_cost, symmetric_root
+from cellgap.ot._monge_gap import MongeGap, exact_monge_gap, monge_gap
+from cellgap.ot._sinkhorn import SinkhornResult, entropic_cost, entropic_self_cost, sinkhorn, transport_plan
+
+__all__ = [
+    "Cost",
+    "MongeGap",
+    "SinkhornResult",
+    "assignment",
+    "assignment_cost",
+    "bures_distance2",
+    "bures_map",
+    "cost_matrix",
+    "entropic_cost",
+    "entropic_self_cost",
+    "exact_monge_gap",
+    "gaussian_entropic_cost",
+    "mean_cost",
+    "monge_gap",
+    "paired_cost",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "squared_distances",
+    "symmetric_root",
+    "transport_plan",
+    "two_batch_divergence",
+]
