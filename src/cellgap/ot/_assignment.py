@@ -28,8 +28,6 @@ def assignment(
     return columns, float(c[rows, columns].mean())
 
 
-def assignment_cost(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], *, cost: Cost = "euclidean"
-) -> float:
+def assignment_cost(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"], *, cost: Cost = "euclidean") -> float:
     """Return the exact transport cost ``min over permutations of mean_i c(x_i, y_s(i))``."""
     return assignment(x, y, cost=cost)[1]

@@ -25,9 +25,7 @@ def squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[A
     return jnp.maximum(jnp.sum(x * x, 1)[:, None] + jnp.sum(y * y, 1)[None, :] - 2.0 * dot(x, y.T), 0.0)
 
 
-def cost_matrix(
-    x: Float[Array, "n d"], y: Float[Array, "m d"], cost: Cost = "euclidean"
-) -> Float[Array, "n m"]:
+def cost_matrix(x: Float[Array, "n d"], y: Float[Array, "m d"], cost: Cost = "euclidean") -> Float[Array, "n m"]:
     """Return the ground cost of every pair.
 
     Parameters
@@ -41,9 +39,7 @@ def cost_matrix(
     return squared if cost == "sqeuclidean" else jnp.sqrt(squared)
 
 
-def paired_cost(
-    x: Float[Array, "n d"], y: Float[Array, "n d"], cost: Cost = "euclidean"
-) -> Float[Array, " n"]:
+def paired_cost(x: Float[Array, "n d"], y: Float[Array, "n d"], cost: Cost = "euclidean") -> Float[Array, " n"]:
     """Return the cost of moving ``x_i`` to ``y_i``; its gradient at ``x_i = y_i`` is 0."""
     squared = jnp.sum((x - y) ** 2, axis=1)
     if cost == "sqeuclidean":

@@ -27,11 +27,7 @@ def sinkhorn_divergence(
     """
     solver = {"epsilon": epsilon, "cost": cost, "tol": tol, "max_iterations": max_iterations}
     cross = entropic_cost(x, y, a=a, b=b, anneal=anneal, **solver).value
-    return (
-        cross
-        - 0.5 * entropic_self_cost(x, a=a, **solver).value
-        - 0.5 * entropic_self_cost(y, a=b, **solver).value
-    )
+    return cross - 0.5 * entropic_self_cost(x, a=a, **solver).value - 0.5 * entropic_self_cost(y, a=b, **solver).value
 
 
 def two_batch_divergence(

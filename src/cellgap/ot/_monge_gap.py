@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from cellgap.ot._assignment import assignment_cost
 from cellgap.ot._cost import Cost, paired_cost
 from cellgap.ot._sinkhorn import entropic_cost
+from cellgap.ot._solve import Weights
 
 
 class MongeGap(NamedTuple):
@@ -39,6 +40,7 @@ def monge_gap(
     *,
     epsilon: Float[Array, ""] | float,
     cost: Cost = "euclidean",
+    a: Weights = None,
     f0: Float[Array, " n"] | None = None,
     tol: float = 1e-3,
     max_iterations: int = 2000,
@@ -55,6 +57,8 @@ def monge_gap(
         Entropic regularization in the unit of the cost.
     cost
         ``"euclidean"`` or ``"sqeuclidean"``.
+    a
+        Weights of the cells summing to 1; None for uniform. Zero weights are padding.
     f0
         Dual potential of the source cells to start from; zeros are the solution near the identity.
     tol, max_iterations
@@ -65,19 +69,21 @@ def monge_gap(
     Source: Uscidda and Cuturi 2023, eq. 6 and 8. The published value has the floor ``eps log n`` (the identity plan
     is feasible); `MongeGap.value` is reported above it, which leaves gradients unchanged.
     """
-    n = x.shape[0]
-    floor = jnp.asarray(epsilon, x.dtype) * jnp.log(jnp.asarray(n, x.dtype))
-    moved = jnp.mean(paired_cost(x, t, cost))
+    moved, entropy = paired_cost(x, t, cost), jnp.log(jnp.asarray(x.shape[0], x.dtype))
+    if a is None:
+        moved = jnp.mean(moved)
+    else:
+        moved = jnp.sum(jnp.where(a > 0, a * moved, 0.0))
+        entropy = -jnp.sum(jnp.where(a > 0, a * jnp.log(jnp.where(a > 0, a, 1.0)), 0.0))
+    floor = jnp.asarray(epsilon, x.dtype) * entropy
     solved = entropic_cost(
-        x, t, epsilon=epsilon, cost=cost, f0=f0, tol=tol, max_iterations=max_iterations, paired=True
+        x, t, epsilon=epsilon, cost=cost, a=a, b=a, f0=f0, tol=tol, max_iterations=max_iterations, paired=True
     )
     value = moved - solved.value + floor
     return MongeGap(value, value + floor, solved.f, solved.error, solved.converged)
 
 
-def exact_monge_gap(
-    x: Float[np.ndarray, "n d"], t: Float[np.ndarray, "n d"], *, cost: Cost = "euclidean"
-) -> float:
+def exact_monge_gap(x: Float[np.ndarray, "n d"], t: Float[np.ndarray, "n d"], *, cost: Cost = "euclidean") -> float:
     """Return ``mean_i c(x_i, t_i) - OT(x, t)`` by exact assignment: 0 if and only if the batch is moved optimally.
 
     For evaluation, n up to a few thousand. A batch underestimates the gap of a map that is not optimal.

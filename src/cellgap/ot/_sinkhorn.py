@@ -77,17 +77,9 @@ def _value_forward(x, y, a, b, epsilon, f0, problem):
     c = _costs(x, y, problem)
     solved = _run(c, a, b, epsilon, f0, problem)
     plan = jnp.exp((solved.f[:, None] + solved.g[None, :] - c) / epsilon)
-    plan = (
-        plan
-        * (1.0 / x.shape[0] if a is None else a[:, None])
-        * (1.0 / y.shape[0] if b is None else b[None, :])
-    )
+    plan = plan * (1.0 / x.shape[0] if a is None else a[:, None]) * (1.0 / y.shape[0] if b is None else b[None, :])
     # |x - y| has no gradient at 0: it is defined as 0 there.
-    slope = (
-        2.0 * plan
-        if problem.cost == "sqeuclidean"
-        else jnp.where(c > 0, plan / jnp.where(c > 0, c, 1.0), 0.0)
-    )
+    slope = 2.0 * plan if problem.cost == "sqeuclidean" else jnp.where(c > 0, plan / jnp.where(c > 0, c, 1.0), 0.0)
     value = _average(solved.f, a) + _average(solved.g, b)
     return (value, solved), (x, y, slope)
 

@@ -195,9 +195,7 @@ def solve_symmetric(
         u = jnp.ones_like(f)
         s = jnp.maximum(k @ _weigh(u, a), _TINY)
         error = jnp.sum(_weigh(jnp.abs(s - 1.0), a))
-        u, _, inner, error, _ = jax.lax.while_loop(
-            proceed, update, (u, s, jnp.int32(0), error, jnp.ones((), f.dtype))
-        )
+        u, _, inner, error, _ = jax.lax.while_loop(proceed, update, (u, s, jnp.int32(0), error, jnp.ones((), f.dtype)))
         f = f + epsilon * jnp.log(u)
         return Potentials(f, f, state.iterations + inner + 1, error)
 

@@ -1,0 +1,247 @@
+"""The training loop: compiled chunks of steps, resumable bit for bit, observable between chunks."""
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cellgap.errors import ConvergenceError, StorageError
+from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
+from cellgap.train._progress import progress_bar
+
+_State = TypeVar("_State")
+Logs = dict[str, Any]
+Step = Callable[[_State, PRNGKeyArray], tuple[_State, Logs]]
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Loop:
+    """How long to train and when to look.
+
+    Parameters
+    ----------
+    n_steps
+        Number of steps.
+    chunk
+        Steps compiled into one program; logs, progress, checkpoints and interrupts happen between chunks.
+    valid_every
+        Steps between validations (rounded up to whole chunks).
+    patience
+        Stop after this many validations without a better one; None never stops early. The best state is kept either way.
+    checkpoint_every
+        Steps between checkpoints (rounded up to whole chunks), where a run folder is given.
+    """
+
+    n_steps: Annotated[int, Field(ge=1)] = 2000
+    chunk: Annotated[int, Field(ge=1)] = 50
+    valid_every: Annotated[int, Field(ge=1)] = 100
+    patience: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+
+
+class FitResult(NamedTuple, Generic[_State]):
+    """What a training run leaves.
+
+    Parameters
+    ----------
+    state
+        The state after the last step.
+    best
+        The state with the lowest validation value (the last one where nothing was validated).
+    best_step
+        Its step.
+    history
+        One row a chunk: ``step``, the mean of every logged number over the chunk, and the validation logs where there are any.
+    stopped
+        ``"finished"``, ``"early"`` (patience) or ``"interrupted"`` (Ctrl-C: state and checkpoint are those of the last whole chunk).
+    """
+
+    state: _State
+    best: _State
+    best_step: int
+    history: list[dict[str, float]]
+    stopped: str
+
+
+class _Saved(NamedTuple, Generic[_State]):
+    state: _State
+    best: _State
+
+
+def fit(
+    step: Step[_State],
+    state: _State,
+    *,
+    key: PRNGKeyArray,
+    loop: Loop,
+    validate: Callable[[_State], Logs] | None = None,
+    criterion: str = "valid",
+    folder: Path | None = None,
+    fingerprint: str = "",
+    progress: bool = False,
+    title: str = "training",
+) -> FitResult[_State]:
+    """Return the trained state: `step` applied ``loop.n_steps`` times, in compiled chunks.
+
+    Step number ``i`` uses the key ``fold_in(key, i)``, so a run that was killed and resumed from its checkpoint gives the same
+    bits as one that was not.
+
+    Parameters
+    ----------
+    step
+        Pure function ``(state, key) -> (state, logs)``; draws its own batch on the device; logs are scalars.
+    state
+        A tree of arrays.
+    key
+        Random key of the whole run.
+    loop
+        Length and cadence.
+    validate
+        Pure function ``state -> logs`` on fixed cells.
+    criterion
+        Name of the validation log to minimize.
+    folder
+        Where to write ``checkpoint.eqx`` and ``log.jsonl``; a checkpoint found there is resumed.
+    fingerprint
+        Identifies data and settings; a checkpoint with another one is refused.
+    progress
+        Show a progress bar on standard error.
+    title
+        Its label.
+
+    Raises
+    ------
+    ConvergenceError
+        The loss is no longer finite; the message names the step, and the last good checkpoint stays.
+    StorageError
+        The folder's checkpoint belongs to another run.
+    """
+    run = eqx.filter_jit(_scan(step, loop.chunk), donate="all-except-first")
+    check = eqx.filter_jit(validate) if validate is not None else None
+    saved, book = _Saved(state, state), _Book()
+    if folder is not None and (found := read_checkpoint(folder, saved)) is not None:
+        saved, header = found
+        book = _Book.resume(header, fingerprint, folder)
+    state, best = saved
+    started = time.perf_counter()
+    with _deferred_interrupt() as interrupted, progress_bar(title, loop.n_steps, book.step, shown=progress) as show:
+        while book.step < loop.n_steps and book.stopped == "finished":
+            length = min(loop.chunk, loop.n_steps - book.step)
+            advance = run if length == loop.chunk else eqx.filter_jit(_scan(step, length), donate="all-except-first")
+            # `best` may share buffers with `state`, which is donated.
+            state, logs = advance((key, jnp.int32(book.step)), jax.tree.map(jnp.array, state))
+            book.step += length
+            row = {"step": float(book.step)} | {name: float(np.mean(value)) for name, value in logs.items()}
+            _refuse_nonfinite(row, book.step)
+            if check is not None and (_due(book.step, length, loop.valid_every) or book.step == loop.n_steps):
+                row |= {name: float(value) for name, value in check(state).items()}
+                if row[criterion] < book.best_value:
+                    book.best_value, book.best_step, book.waited, best = row[criterion], book.step, 0, state
+                else:
+                    book.waited += 1
+                if loop.patience is not None and book.waited >= loop.patience:
+                    book.stopped = "early"
+            book.history.append(row)
+            if interrupted():
+                book.stopped = "interrupted"
+            last = book.step == loop.n_steps or book.stopped != "finished"
+            if folder is not None and (last or _due(book.step, length, loop.checkpoint_every)):
+                write_checkpoint(folder, _Saved(state, best), book.header(fingerprint))
+                _write_log(folder, book.history)
+            show(book.step, row, time.perf_counter() - started)
+    if check is None:
+        best, book.best_step = state, book.step
+    return FitResult(state, best, book.best_step, book.history, book.stopped)
+
+
+class _Book:
+    """Where a run stands, apart from its arrays."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.best_step = 0
+        self.best_value = math.inf
+        self.waited = 0
+        self.stopped = "finished"
+        self.history: list[dict[str, float]] = []
+
+    def header(self, fingerprint: str) -> dict[str, Any]:
+        return {"fingerprint": fingerprint} | vars(self)
+
+    @classmethod
+    def resume(cls, header: dict[str, Any], fingerprint: str, folder: Path) -> "_Book":
+        if header.pop("fingerprint") != fingerprint:
+            raise StorageError(
+                f"{folder} holds a checkpoint of another run (data, settings or key differ): use another folder or delete it."
+            )
+        book = cls()
+        vars(book).update(header)
+        if book.stopped == "interrupted":
+            book.stopped = "finished"
+        return book
+
+
+def _scan(step: Step[_State], length: int) -> Callable[..., tuple[_State, Logs]]:
+    def chunk(clock: tuple[PRNGKeyArray, jax.Array], state: _State) -> tuple[_State, Logs]:
+        key, start = clock
+
+        def one(state, i):
+            return step(state, jr.fold_in(key, i))
+
+        return jax.lax.scan(one, state, start + jnp.arange(length))
+
+    return chunk
+
+
+def _due(step: int, length: int, every: int) -> bool:
+    return step // every > (step - length) // every
+
+
+def _refuse_nonfinite(row: dict[str, float], step: int) -> None:
+    wrong = [name for name, value in row.items() if not math.isfinite(value)]
+    if wrong:
+        raise ConvergenceError(
+            f"training diverged: {wrong[0]} is {row[wrong[0]]} within the chunk that ends at step {step}; "
+            "lower learning_rate, or look at the data with `cellgap check`."
+        )
+
+
+def _write_log(folder: Path, history: list[dict[str, float]]) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in history)
+    (folder / "log.jsonl").write_text(text)
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag that is read between chunks; the second one interrupts at once."""
+    seen = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield seen.is_set
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(signum, frame):
+        if seen.is_set():
+            signal.signal(signal.SIGINT, previous)
+            raise KeyboardInterrupt
+        seen.set()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)

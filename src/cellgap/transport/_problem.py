@@ -1,0 +1,108 @@
+"""The arrays that a map is trained on: all cells once on the device, conditions as tables of row numbers."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from cellgap.train import draw_without_replacement
+
+
+class Rows(NamedTuple):
+    """Populations as a padded table of row numbers.
+
+    Parameters
+    ----------
+    index
+        Row numbers into the cells; only the first ``size[k]`` of a row are meant.
+    size
+        Cells of each population.
+    """
+
+    index: Int[Array, "k width"]
+    size: Int[Array, " k"]
+
+
+def rows_table(populations: list[np.ndarray]) -> Rows:
+    """Return populations of unequal size as one padded table."""
+    width = max(len(rows) for rows in populations)
+    index = np.zeros((len(populations), width), np.int32)
+    for k, rows in enumerate(populations):
+        index[k, : len(rows)] = rows
+    return Rows(jnp.asarray(index), jnp.asarray([len(rows) for rows in populations], jnp.int32))
+
+
+class Problem(eqx.Module):
+    """What a training step reads.
+
+    Parameters
+    ----------
+    cells
+        All cells in the model's space.
+    sources
+        Control populations.
+    source_of
+        Control population of each condition.
+    targets
+        Treated population of each condition.
+    entities, mask, context
+        The conditions as vectors; see `cellgap.encode`.
+    """
+
+    cells: Float[Array, "cells d"]
+    sources: Rows
+    source_of: Int[Array, " k"]
+    targets: Rows
+    entities: Float[Array, "k m e"]
+    mask: Bool[Array, "k m"]
+    context: Float[Array, "k c"]
+
+    @property
+    def n_conditions(self) -> int:
+        """Number of conditions."""
+        return self.source_of.shape[0]
+
+
+class Draw(NamedTuple):
+    """Row numbers of one batch; `slot` are the positions of `x` in the source population."""
+
+    x: Int[Array, " n"]
+    x2: Int[Array, " n"]
+    y: Int[Array, " n"]
+    slot: Int[Array, " n"]
+    weights: Float[Array, " n"] | None
+
+
+def pair_size(problem: Problem, k: Int[Array, ""] | int) -> Int[Array, ""]:
+    """Return how many cells each of two disjoint batches can have in condition `k`."""
+    half = problem.sources.size[problem.source_of[k]] // 2
+    return jnp.maximum(jnp.minimum(half, problem.targets.size[k]), 1)
+
+
+def largest_batch(problem: Problem, batch_size: int) -> tuple[int, bool]:
+    """Return the number of rows of a batch and whether any condition needs padding."""
+    sizes = np.asarray(jax.vmap(lambda k: pair_size(problem, k))(jnp.arange(problem.n_conditions)))
+    n = int(min(batch_size, sizes.max()))
+    return n, bool((sizes < n).any())
+
+
+def draw(problem: Problem, k: Int[Array, ""], key: PRNGKeyArray, n: int, *, padded: bool) -> Draw:
+    """Return two disjoint batches of sources and one of treated cells of condition `k`, without replacement.
+
+    All have one size, so that the terms of the two-batch divergence carry one bias. A population with fewer cells gives smaller
+    batches, padded with zero weights.
+    """
+    key_x, key_y = jr.split(key)
+    c = problem.source_of[k]
+    size = jnp.minimum(pair_size(problem, k), n)
+    slots = draw_without_replacement(key_x, 2 * n, problem.sources.size[c])
+    y = problem.targets.index[k, draw_without_replacement(key_y, n, problem.targets.size[k])]
+    i = jnp.arange(n)
+    source = problem.sources.index[c]
+    second = slots[size + i] if padded else slots[n:]
+    weights = jnp.where(i < size, 1.0 / size, 0.0).astype(problem.cells.dtype) if padded else None
+    return Draw(source[slots[:n]], source[second], y, slots[:n], weights)

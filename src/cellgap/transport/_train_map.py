@@ -1,0 +1,191 @@
+"""Training of a perturbation network on a problem: the step, the validation, the schedule."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from cellgap.nn import PerturbationNet
+from cellgap.train import FitResult, Loop, fit
+from cellgap.transport._objective import Batch, Objective, objective
+from cellgap.transport._problem import Problem, draw, largest_batch
+
+_Positive = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
+class Optimization:
+    """How a map is optimized.
+
+    Parameters
+    ----------
+    loop
+        Number of steps and cadence; see `cellgap.train.Loop`.
+    batch_size
+        Cells a batch; smaller populations give smaller batches.
+    conditions_per_step
+        Conditions whose gradients are averaged in one step.
+    learning_rate
+        Peak of a cosine schedule that ends at 1 % of it, counted in optimizer updates.
+    weight_decay
+        Of AdamW.
+    clip
+        Largest global norm of a gradient.
+    ema
+        Decay of the exponential moving average of the weights, which is the model that predicts.
+    """
+
+    loop: Loop = Loop()
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    conditions_per_step: Annotated[int, Field(ge=1)] = 1
+    learning_rate: _Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    clip: _Positive = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
+class MapState(NamedTuple):
+    """Everything that changes during training; a tree of arrays."""
+
+    net: PerturbationNet
+    average: PerturbationNet
+    optimizer: Any
+    duals: Float[Array, "k width"]
+    count: Int[Array, ""]
+
+
+def train_map(
+    net: PerturbationNet,
+    problem: Problem,
+    valid: Problem | None,
+    settings: Objective,
+    optimization: Optimization,
+    *,
+    key: PRNGKeyArray,
+    folder: Path | None = None,
+    fingerprint: str = "",
+    progress: bool = False,
+    title: str = "training",
+) -> FitResult[MapState]:
+    """Return the trained state of a network; `FitResult.best.average` is the map.
+
+    Parameters
+    ----------
+    net
+        Network at its start.
+    problem, valid
+        Training cells, and held-out cells on which the averaged network is judged (None: no validation).
+    settings, optimization
+        Objective and optimizer.
+    key, folder, fingerprint, progress, title
+        As in `cellgap.train.fit`.
+    """
+    n, padded = largest_batch(problem, optimization.batch_size)
+    loop = optimization.loop
+    schedule = optax.cosine_decay_schedule(optimization.learning_rate, loop.n_steps, alpha=0.01)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(optimization.clip), optax.adamw(schedule, weight_decay=optimization.weight_decay)
+    )
+    b = optimization.conditions_per_step
+
+    def terms(net: PerturbationNet, k: Array, key: PRNGKeyArray, duals: Array):
+        drawn = draw(problem, k, key, n, padded=padded)
+        condition = (problem.entities[k], problem.mask[k], problem.context[k])
+        x, y = problem.cells[drawn.x], problem.cells[drawn.y]
+        if settings.fit == "two_batch":
+            both = net(jnp.concatenate([x, problem.cells[drawn.x2]]), *condition)
+            t, t2 = both[:n], both[n:]
+        else:
+            t, t2 = net(x, *condition), None
+        out = objective(Batch(x, t, t2, y, drawn.weights, duals[k, drawn.slot]), settings)
+        return out.loss, (out, drawn.slot)
+
+    gradient = eqx.filter_value_and_grad(terms, has_aux=True)
+
+    def step(state: MapState, key: PRNGKeyArray):
+        key_k, key_cells = jr.split(key)
+        # Several conditions a step are distinct ones, as long as there are enough.
+        ks = jr.permutation(key_k, problem.n_conditions)[jnp.arange(b) % problem.n_conditions]
+
+        def one(carry, item):
+            total, duals = carry
+            k, key = item
+            (_, (out, slot)), grads = gradient(state.net, k, key, duals)
+            duals = duals.at[k, slot].set(out.dual)
+            logs = {"loss": out.loss, "fit": out.fit, "gap": out.gap, "gap_error": out.gap_error}
+            return (jax.tree.map(jnp.add, total, grads), duals), logs
+
+        zeros = jax.tree.map(jnp.zeros_like, state.net)
+        if b == 1:
+            (grads, duals), logs = one((zeros, state.duals), (ks[0], key_cells))
+        else:
+            (grads, duals), logs = jax.lax.scan(one, (zeros, state.duals), (ks, jr.split(key_cells, b)))
+            grads, logs = jax.tree.map(lambda g: g / b, grads), jax.tree.map(jnp.mean, logs)
+        updates, opt_state = optimizer.update(grads, state.optimizer, state.net)
+        net = optax.apply_updates(state.net, updates)
+        # Early on the average follows the weights closely, or it would remember the start.
+        decay = jnp.minimum(optimization.ema, (1.0 + state.count) / (10.0 + state.count))
+        average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, net)
+        logs["learning_rate"] = schedule(state.count)
+        return MapState(net, average, opt_state, duals, state.count + 1), logs
+
+    duals = jnp.zeros((problem.n_conditions, problem.sources.index.shape[1]), problem.cells.dtype)
+    # Buffers are donated step to step, so the average needs its own.
+    start = MapState(net, jax.tree.map(jnp.array, net), optimizer.init(net), duals, jnp.int32(0))
+    return fit(
+        step,
+        start,
+        key=key,
+        loop=loop,
+        validate=None if valid is None else validation(valid),
+        folder=folder,
+        fingerprint=fingerprint,
+        progress=progress,
+        title=title,
+    )
+
+
+def validation(valid: Problem):
+    """Return the function that judges a state on fixed held-out cells: the mean over conditions of the energy distance.
+
+    ``2 E|T(x) - y| - E|T(x) - T(x')| - E|y - y'|`` as an unbiased U-statistic (a cell is never compared with itself): 0 in
+    expectation at the truth, whatever the number of cells, and one matrix product each.
+    """
+
+    def validate(state: MapState):
+        return {"valid": jnp.mean(jax.lax.map(lambda k: held_out_energy(state.average, valid, k), jnp.arange(valid.n_conditions)))}
+
+    return validate
+
+
+def held_out_energy(net: PerturbationNet, valid: Problem, k: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the unbiased energy distance of the mapped and measured cells of condition `k`."""
+    c = valid.source_of[k]
+    x, y = valid.cells[valid.sources.index[c]], valid.cells[valid.targets.index[k]]
+    w = jnp.arange(x.shape[0]) < valid.sources.size[c]
+    v = jnp.arange(y.shape[0]) < valid.targets.size[k]
+    t = net(x, valid.entities[k], valid.mask[k], valid.context[k])
+    return 2.0 * _mean_distance(t, y, w, v) - _mean_distance(t, t, w, w, own=True) - _mean_distance(y, y, v, v, own=True)
+
+
+def _mean_distance(p, q, w, v, *, own: bool = False):
+    from cellgap.ot import cost_matrix
+
+    pairs = w[:, None] & v[None, :]
+    if own:
+        pairs = pairs & ~jnp.eye(p.shape[0], dtype=bool)
+    return jnp.sum(jnp.where(pairs, cost_matrix(p, q), 0.0)) / jnp.maximum(jnp.sum(pairs), 1)
+
+
+def run_fingerprint(*parts: Any) -> str:
+    """Return a short hash of everything that determines a run."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
