@@ -1,0 +1,71 @@
+"""Opening AnnData files, in memory or with the matrices left on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+from anndata import AnnData, read_h5ad, read_zarr
+from anndata.io import read_elem, sparse_dataset
+
+from cellgap.errors import DataError
+
+
+def open_study_file(path: str | Path, *, backed: bool = False) -> AnnData:
+    """Return the AnnData in an ``.h5ad`` file or a ``.zarr`` folder.
+
+    Parameters
+    ----------
+    path
+        File or folder.
+    backed
+        Whether ``X`` and the layers stay on disk (dense or sparse); everything else is read.
+
+    Raises
+    ------
+    DataError
+        There is no such file, it is empty, or it is not an AnnData.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"There is no file {str(path)!r}: check the path.")
+    zarr_store = path.is_dir()
+    if zarr_store and not any((path / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
+        raise DataError(f"{str(path)!r} is a folder but not a zarr store: expected an .h5ad file or a .zarr folder.")
+    if not zarr_store and path.stat().st_size == 0:
+        raise DataError(f"{str(path)!r} is an empty file (0 bytes): expected an .h5ad file.")
+    if not zarr_store and not h5py.is_hdf5(path):
+        raise DataError(f"{str(path)!r} is not an HDF5 file: expected an .h5ad file as AnnData.write_h5ad makes it.")
+    try:
+        if backed:
+            return _open_backed(path, zarr_store)
+        return read_zarr(path) if zarr_store else read_h5ad(path)
+    except Exception as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read as an AnnData ({type(error).__name__}: {_first_line(error)}): "
+            "write it again with AnnData.write_h5ad."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
+
+
+def _open_backed(path: Path, zarr_store: bool) -> AnnData:
+    """Return an AnnData whose matrices are handles into the file; AnnData's own backed mode reads layers whole."""
+    if zarr_store:
+        import zarr
+
+        store: Any = zarr.open_group(path, mode="r")
+    else:
+        store = h5py.File(path, "r")
+    if "obs" not in store or "var" not in store:
+        raise DataError("no obs and var in it")
+    parts = {name: read_elem(store[name]) for name in ("obs", "var", "obsm", "varm", "uns") if name in store}
+    layers = {name: _handle(store["layers"][name]) for name in store["layers"]} if "layers" in store else {}
+    x = _handle(store["X"]) if "X" in store else None
+    return AnnData(X=x, layers=layers, **parts)
+
+
+def _handle(element: Any) -> Any:
+    """Return a matrix on disk without reading it."""
+    return sparse_dataset(element) if hasattr(element, "keys") else element

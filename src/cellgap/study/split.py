@@ -1,0 +1,520 @@
+"""The kinds of split: what is held out, and so which question a score answers.
+
+=======================  ==========================================================  ==========================
+split                    held out                                                    question
+=======================  ==========================================================  ==========================
+in_distribution          a fraction of the cells of every condition                  does it fit?
+unseen_dose              one or more doses of known treatments                       does it follow the dose?
+unseen_treatment         all doses of some treatments                                does it use the descriptor?
+unseen_combination       combinations whose members are seen alone                   does it compose?
+unseen_context           treatments in one context, seen in others                   does it transfer?
+leave_one_domain_out     one donor, batch or laboratory                              does it generalize?
+=======================  ==========================================================  ==========================
+
+All take ``valid`` (fraction of the training cells set aside to choose hyper-parameters), ``valid_conditions``
+(conditions held out whole for the same purpose), ``seed``, and ``min_cells`` (fewer test cells than this, and a
+condition is listed in ``params["unscored"]`` and not scored; 1 for wells).
+
+Controls are split too. In a context that has test conditions, a quarter of the controls is the SOURCE of predictions
+and another quarter the REFERENCE of effects; the rest trains. The controls of a domain that is left out are SOURCE and
+REFERENCE only. The same study and seed give the same split on every platform (PCG64).
+"""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cellgap.errors import ConditionError, SplitError
+from cellgap.study._condition import Condition
+from cellgap.study._dose import check_dose, read_dose
+from cellgap.study._labels import close_to, listed
+from cellgap.study._rules import breaks_rule
+from cellgap.study._split import Role, Split
+from cellgap.study._study import Study
+from cellgap.study._treatment import Treatment
+
+__all__ = [
+    "by_name",
+    "in_distribution",
+    "leave_one_domain_out",
+    "unseen_combination",
+    "unseen_context",
+    "unseen_dose",
+    "unseen_treatment",
+]
+
+_SHARE = 0.25  # of the controls of a context with test conditions: to SOURCE, and as many to REFERENCE
+
+
+def in_distribution(
+    study: Study,
+    *,
+    test: float = 0.2,
+    valid: float = 0.1,
+    valid_conditions: Iterable[Condition | str] = (),
+    seed: int = 0,
+    min_cells: int = 50,
+) -> Split:
+    """Return a split that holds out a fraction of the cells of every treated condition.
+
+    Parameters
+    ----------
+    study
+        The study.
+    test
+        Fraction of the cells of each treated condition to hold out (at least one cell), between 0 and 1.
+    valid, valid_conditions, seed, min_cells
+        As in the text of this module.
+
+    Raises
+    ------
+    SplitError
+        A fraction is out of range, a condition has a single cell, or no condition has ``min_cells`` test cells.
+    """
+    _check_fraction("test", test, above=0)
+    params = {"test": test}
+    return _divide(study, "in_distribution", params, (), valid, valid_conditions, seed, min_cells, test=test)
+
+
+def unseen_dose(
+    study: Study,
+    doses: float | str | Iterable[float | str],
+    *,
+    treatments: str | Iterable[str] | None = None,
+    valid: float = 0.1,
+    valid_conditions: Iterable[Condition | str] = (),
+    seed: int = 0,
+    min_cells: int = 50,
+) -> Split:
+    """Return a split that holds out one or more doses of treatments whose other doses are trained on.
+
+    ``params["interpolation"]`` and ``params["extrapolation"]`` list the held-out conditions whose dose lies between
+    doses trained on (of the same treatments, in the same context) and those whose dose lies outside of them. Dose 0,
+    the control, does not count as a dose here: below the smallest dose trained on is extrapolation.
+
+    Parameters
+    ----------
+    study
+        The study.
+    doses
+        Numbers in the unit of the study, or texts with a unit (``"1uM"``).
+    treatments
+        Names of the treatments that lose these doses; None means all that have them.
+    valid, valid_conditions, seed, min_cells
+        As in the text of this module.
+
+    Raises
+    ------
+    SplitError
+        A dose was not measured, or a treatment would lose all its doses.
+    ConditionError
+        A treatment is unknown.
+    """
+    names = _names(study, treatments)
+    wanted = [doses] if isinstance(doses, int | float | str) else list(doses)
+    held: set[float] = set()
+    for dose in wanted:
+        held |= _measured_doses(study, dose, names)
+    names = [n for n in names if any(t.dose in held for t in study.treatments[n])]
+    for name in names:
+        if all(t.dose in held for t in study.treatments[name]):
+            raise SplitError(
+                f"Every dose of {name!r} would be held out: leave one to train on, or use unseen_treatment."
+            )
+    params: dict[str, Any] = {"doses": sorted(held), "treatments": names}
+    test = _held_by_rule(study, "unseen_dose", params)
+    split = _divide(study, "unseen_dose", params, test, valid, valid_conditions, seed, min_cells)
+    between = [c for c in split.test_conditions if _between(c, split.train_conditions, params)]
+    params["interpolation"] = [repr(c) for c in between]
+    params["extrapolation"] = [repr(c) for c in split.test_conditions if c not in between]
+    return split
+
+
+def unseen_treatment(
+    study: Study,
+    names: str | Iterable[str],
+    *,
+    valid: float = 0.1,
+    valid_conditions: Iterable[Condition | str] = (),
+    seed: int = 0,
+    min_cells: int = 50,
+) -> Split:
+    """Return a split that holds out every condition with one of these treatments, at any dose, alone or combined.
+
+    Parameters
+    ----------
+    study
+        The study.
+    names
+        Names of the treatments.
+    valid, valid_conditions, seed, min_cells
+        As in the text of this module.
+
+    Raises
+    ------
+    SplitError
+        Nothing is left to train on.
+    ConditionError
+        A treatment is unknown.
+    """
+    params: dict[str, Any] = {"names": _names(study, names)}
+    test = _held_by_rule(study, "unseen_treatment", params)
+    return _divide(study, "unseen_treatment", params, test, valid, valid_conditions, seed, min_cells)
+
+
+def unseen_combination(
+    study: Study,
+    combinations: Iterable[Iterable[str]],
+    *,
+    valid: float = 0.1,
+    valid_conditions: Iterable[Condition | str] = (),
+    seed: int = 0,
+    min_cells: int = 50,
+) -> Split:
+    """Return a split that holds out combinations whose members are trained on alone.
+
+    Every condition with exactly these treatments, at any dose, is tested. Larger combinations that contain a held-out
+    one are left unused (``params["unused"]``): they would show the answer.
+
+    Parameters
+    ----------
+    study
+        The study.
+    combinations
+        Each the names of at least two treatments: ``[("icam2", "u0126")]``.
+    valid, valid_conditions, seed, min_cells
+        As in the text of this module.
+
+    Raises
+    ------
+    SplitError
+        A combination was not measured, or one of its members was not measured alone.
+    ConditionError
+        A treatment is unknown.
+    """
+    combinations = list(combinations)
+    if any(isinstance(members, str) for members in combinations):
+        raise SplitError(
+            f"Expected combinations as a list of names each, such as [('a', 'b')], found {combinations!r}."
+        )
+    wanted = [_names(study, members) for members in combinations]
+    for members in wanted:
+        if len(members) < 2:
+            raise SplitError(f"A combination has at least two treatments, found {members}: use unseen_treatment.")
+        if not any(set(c.names) == set(members) for c in study.conditions):
+            raise SplitError(f"No cell was measured under {' + '.join(members)}: {_measured_combinations(study)}")
+    sets = [frozenset(members) for members in wanted]
+    test = [c for c in study.conditions if frozenset(c.names) in sets]
+    unused = [c for c in study.conditions if c not in test and any(s < set(c.names) for s in sets)]
+    params: dict[str, Any] = {"combinations": wanted, "unused": [repr(c) for c in unused]}
+    split = _divide(study, "unseen_combination", params, test, valid, valid_conditions, seed, min_cells, unused=unused)
+    alone = {c.names[0] for c in split.train_conditions if len(c.names) == 1}
+    for members in wanted:
+        lacking = [name for name in members if name not in alone]
+        if lacking:
+            raise SplitError(
+                f"{lacking[0]!r} of the combination {' + '.join(members)} is not trained on alone: "
+                "hold out combinations whose members were also measured alone."
+            )
+    return split
+
+
+def unseen_context(
+    study: Study,
+    treatments: str | Iterable[str] | None,
+    context: Mapping[str, str | Sequence[str]],
+    *,
+    valid: float = 0.1,
+    valid_conditions: Iterable[Condition | str] = (),
+    seed: int = 0,
+    min_cells: int = 50,
+) -> Split:
+    """Return a split that holds out treatments in one context, trained on in the others.
+
+    The controls of that context are known: half of them are trained on.
+
+    Parameters
+    ----------
+    study
+        The study.
+    treatments
+        Names of the treatments; None means all that were measured there.
+    context
+        Names and values, ``{"cell_line": "A549"}``; several values of one name are alternatives.
+    valid, valid_conditions, seed, min_cells
+        As in the text of this module.
+
+    Raises
+    ------
+    SplitError
+        No treated cell is in that context, or a treatment was not measured in another.
+    ConditionError
+        A treatment, a context name or a context value is unknown.
+    """
+    if not context:
+        raise SplitError('unseen_context needs a context to hold out, such as {"cell_line": "A549"}, found none.')
+    where: dict[str, list[str]] = {}
+    for name, value in context.items():
+        if name not in study.context_names:
+            raise ConditionError(f"Unknown context name {name!r}: {close_to(name, study.context_names)}")
+        where[name] = [value] if isinstance(value, str) else list(value)
+        for one in where[name]:
+            if one not in study.context_values[name]:
+                raise ConditionError(f"Unknown {name} {one!r}: {close_to(str(one), study.context_values[name])}")
+    names = _names(study, treatments)
+    if treatments is None:
+        here = [c for c in study.conditions if all(dict(c.context)[k] in v for k, v in where.items())]
+        names = [n for n in names if any(n in c.names for c in here)]
+    params: dict[str, Any] = {"treatments": names, "context": where}
+    test = _held_by_rule(study, "unseen_context", params)
+    if not test:
+        raise SplitError(f"No cell treated with {listed(names)} is in {where}: choose a context where some are.")
+    split = _divide(study, "unseen_context", params, test, valid, valid_conditions, seed, min_cells)
+    for name in names:
+        if not any(name in c.names for c in split.train_conditions):
+            raise SplitError(f"{name!r} is not trained on in any other context: leave it out, or use unseen_treatment.")
+    return split
+
+
+def leave_one_domain_out(
+    study: Study,
+    column: str,
+    held_out: str | Iterable[str],
+    *,
+    valid: float = 0.1,
+    valid_conditions: Iterable[Condition | str] = (),
+    seed: int = 0,
+    min_cells: int = 50,
+) -> Split:
+    """Return a split that holds out every cell of one domain: a donor, a batch, a laboratory.
+
+    Its treated cells are tested; its controls are SOURCE and REFERENCE, half each, and none is trained on.
+
+    Parameters
+    ----------
+    study
+        The study.
+    column
+        Column of ``obs`` that names the domain; in the context of the design or not.
+    held_out
+        Value, or values, of that column.
+    valid, valid_conditions, seed, min_cells
+        As in the text of this module.
+
+    Raises
+    ------
+    SplitError
+        The column or the value is unknown, the domain has no treated cells, or nothing is left to train on.
+    """
+    obs = study.adata.obs
+    if column not in obs.columns:
+        raise SplitError(f"obs has no column {column!r}: {close_to(column, [str(c) for c in obs.columns])}")
+    labels = obs[column].astype(str)
+    values = [held_out] if isinstance(held_out, str) else [str(v) for v in held_out]
+    known = sorted(labels.unique())
+    for value in values:
+        if value not in known:
+            raise SplitError(f'obs["{column}"] has no value {value!r}: {close_to(value, known)}')
+    params: dict[str, Any] = {"column": column, "held_out": values}
+    domain = labels.isin(values).to_numpy()
+    return _divide(study, "leave_one_domain_out", params, (), valid, valid_conditions, seed, min_cells, domain=domain)
+
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        in_distribution,
+        unseen_dose,
+        unseen_treatment,
+        unseen_combination,
+        unseen_context,
+        leave_one_domain_out,
+    )
+}
+
+
+def by_name(kind: str, study: Study, **params: Any) -> Split:
+    """Return the split of a kind given by name, with its arguments by name: for run files.
+
+    Raises
+    ------
+    SplitError
+        The kind is unknown, or an argument is missing or unknown.
+    """
+    if kind not in _KINDS:
+        raise SplitError(f"Unknown kind of split {kind!r}: {close_to(kind, list(_KINDS))}")
+    try:
+        inspect.signature(_KINDS[kind]).bind(study, **params)
+    except TypeError as error:
+        raise SplitError(f"The split {kind!r} was given wrong arguments: {error}.") from None
+    return _KINDS[kind](study, **params)
+
+
+def _names(study: Study, names: str | Iterable[str] | None) -> list[str]:
+    """Return treatment names, sorted, each known to the study."""
+    if names is None:
+        return list(study.treatments)
+    wanted = sorted({names} if isinstance(names, str) else set(names))
+    if not wanted:
+        raise SplitError("Nothing to hold out: name at least one treatment.")
+    for name in wanted:
+        if name not in study.treatments:
+            raise ConditionError(f"Unknown treatment {name!r}: {close_to(str(name), list(study.treatments))}")
+    return wanted
+
+
+def _measured_doses(study: Study, dose: float | str, names: list[str]) -> set[float]:
+    """Return the measured doses of these treatments that equal a dose given as number or text."""
+    number, unit = read_dose(dose) if isinstance(dose, str) else (check_dose(dose, "a held-out dose"), None)
+    found = set()
+    for name in names:
+        for treatment in study.treatments[name]:
+            if treatment.dose is None or treatment.unit is None:
+                continue
+            asked = Treatment(name, number, unit).to_unit(treatment.unit).dose
+            if asked is not None and np.isclose(asked, treatment.dose, rtol=1e-9, atol=0):
+                found.add(treatment.dose)
+    if not found:
+        doses = sorted({t for n in names for t in study.treatments[n] if t.dose is not None})
+        raise SplitError(f"No cell was measured at the dose {dose!r}: measured are {listed(doses)}.")
+    return found
+
+
+def _measured_combinations(study: Study) -> str:
+    found = sorted({" + ".join(c.names) for c in study.conditions if len(c.names) > 1})
+    return f"measured combinations are {listed(found)}." if found else "the study has no combinations."
+
+
+def _held_by_rule(study: Study, kind: str, params: Mapping[str, Any]) -> list[Condition]:
+    return [c for c in study.conditions if breaks_rule(kind, params, c)]
+
+
+def _between(condition: Condition, train: Iterable[Condition], params: Mapping[str, Any]) -> bool:
+    """Return whether every held-out dose of a condition lies between two doses trained on."""
+    same = [c for c in train if c.names == condition.names and c.control == condition.control]
+    for i, treatment in enumerate(condition.treatments):
+        if treatment.name in params["treatments"] and treatment.dose in params["doses"]:
+            others = [c.treatments[i].dose or 0.0 for c in same]
+            if not others or not min(others) < (treatment.dose or 0.0) < max(others):
+                return False
+    return True
+
+
+def _check_fraction(name: str, value: float, above: float | None = None) -> None:
+    low = "above 0" if above == 0 else "from 0"
+    if not isinstance(value, int | float) or not 0 <= value < 1 or (above == 0 and value == 0):
+        raise SplitError(f"{name} is a fraction of the cells, {low} and below 1; found {value!r}.")
+
+
+def _divide(
+    study: Study,
+    kind: str,
+    params: dict[str, Any],
+    test_conditions: Iterable[Condition],
+    valid: float,
+    valid_conditions: Iterable[Condition | str],
+    seed: int,
+    min_cells: int,
+    *,
+    test: float = 0.0,
+    domain: np.ndarray | None = None,
+    unused: Iterable[Condition] = (),
+) -> Split:
+    """Give every cell its role: by condition (``test_conditions``), by fraction (``test``) or by ``domain`` mask."""
+    _check_fraction("valid", valid)
+    held, left_out = set(test_conditions), set(unused)
+    chosen = {study.resolve(c) for c in valid_conditions}
+    for condition in sorted(chosen):
+        if condition not in study.populations or condition.is_control:
+            raise SplitError(f"{str(condition)!r} cannot validate: it is not a treated condition of the study.")
+        if condition in held | left_out:
+            raise SplitError(f"{str(condition)!r} is held out for the test: choose another condition to validate.")
+    draw = np.random.Generator(np.random.PCG64(seed))
+    roles = np.zeros(study.n_obs, np.int8)
+    for condition in study.conditions:
+        rows = study.populations[condition]
+        if condition in held:
+            roles[rows] = Role.TEST
+        elif condition not in left_out:
+            is_test = np.zeros(len(rows), bool) if domain is None else domain[rows]
+            if test and condition not in chosen:
+                is_test[draw.permutation(len(rows))[: max(1, round(test * len(rows)))]] = True
+            roles[rows[is_test]] = Role.TEST
+            _train(roles, rows[~is_test], 1.0 if condition in chosen else valid, draw)
+    tested = {c for c in study.conditions if (roles[study.populations[c]] == Role.TEST).any()}
+    contexts = {c.control for c in tested}
+    for control in study.controls:
+        rows = study.populations[control]
+        if domain is not None:
+            _serve(roles, rows[domain[rows]], 0.5, valid, draw)
+            _train(roles, rows[~domain[rows]], valid, draw)
+        elif control in contexts:
+            _serve(roles, rows, _SHARE, valid, draw)
+        else:
+            _train(roles, rows, valid, draw)
+    train = tuple(c for c in study.conditions if (roles[study.populations[c]] == Role.TRAIN).any())
+    _check_enough(kind, tested, train, chosen)
+    params |= {"valid": valid, "min_cells": min_cells, "unscored": _unscored(study, roles, tested, min_cells)}
+    split = Split(
+        study=study,
+        kind=kind,
+        seed=seed,
+        roles=roles,
+        test_conditions=tuple(sorted(tested)),
+        valid_conditions=tuple(sorted(chosen)),
+        train_conditions=train,
+        params=params,
+    )
+    if not split.scored_conditions:
+        largest = max(int((roles[study.populations[c]] == Role.TEST).sum()) for c in tested)
+        raise SplitError(
+            f"No held-out condition can be scored: {next(iter(params['unscored'].values()))}; the largest has "
+            f"{largest} test cells and min_cells is {min_cells}. Lower min_cells, or hold out more."
+        )
+    split.check_leaks()
+    return split
+
+
+def _train(roles: np.ndarray, rows: np.ndarray, valid: float, draw: np.random.Generator) -> None:
+    """Give cells the roles TRAIN and, a fraction of them, VALID."""
+    order = draw.permutation(len(rows))
+    n_valid = round(valid * len(rows))
+    roles[rows[order[n_valid:]]] = Role.TRAIN
+    roles[rows[order[:n_valid]]] = Role.VALID
+
+
+def _serve(roles: np.ndarray, rows: np.ndarray, share: float, valid: float, draw: np.random.Generator) -> None:
+    """Give a share of the controls to SOURCE and as many to REFERENCE (at least one each); the rest is trained on."""
+    order = draw.permutation(len(rows))
+    n = max(1, int(share * len(rows)))
+    source, reference, rest = order[:n], order[n : 2 * n], order[2 * n :]
+    if share == 0.5:  # nothing of a domain left out may be trained on: an odd cell goes to REFERENCE
+        reference, rest = order[n:], order[:0]
+    roles[rows[source]] = Role.SOURCE
+    roles[rows[reference]] = Role.REFERENCE
+    _train(roles, rows[np.sort(rest)], valid, draw)
+
+
+def _check_enough(kind: str, tested: set[Condition], train: Sequence[Condition], chosen: set[Condition]) -> None:
+    if not tested:
+        raise SplitError(f"The split {kind!r} holds out no treated cell: there is nothing to score.")
+    if not train:
+        also = f" ({len(chosen)} more validate)" if chosen else ""
+        raise SplitError(
+            f"The split {kind!r} holds out every treated condition{also}: nothing is left to train on; hold out fewer."
+        )
+
+
+def _unscored(study: Study, roles: np.ndarray, tested: set[Condition], min_cells: int) -> dict[str, str]:
+    """Return the test conditions that cannot be scored, with the reason."""
+    found = {}
+    for condition in sorted(tested):
+        n_test = int((roles[study.populations[condition]] == Role.TEST).sum())
+        controls = roles[study.populations[condition.control]]
+        if n_test < min_cells:
+            found[repr(condition)] = f"{n_test} test cells, fewer than {min_cells}"
+        elif not (controls == Role.SOURCE).any() or not (controls == Role.REFERENCE).any():
+            found[repr(condition)] = "fewer than two controls to predict from and compare with"
+    return found
