@@ -10,8 +10,9 @@ from anndata import AnnData
 
 from cellgap.errors import CellgapError, DataError
 from cellgap.study._design import Design
-from cellgap.study._labels import Labels, listed, read_labels
+from cellgap.study._labels import Labels, read_labels
 from cellgap.study._measurements import check_values, is_sparse, matrix_of
+from cellgap.study._wording import listed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,7 +58,7 @@ class Findings:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=self.measured, title_justify="left")
+        table = Table()
         table.add_column("condition")
         table.add_column("cells", justify="right")
         table.add_column("controls", justify="right")
@@ -67,7 +68,7 @@ class Findings:
         lines += [Text(f"warning: {w}", style="yellow") for w in self.warnings]
         if not lines:
             lines = [Text("No errors, no warnings.", style="green")]
-        return Group(table, *lines)
+        return Group(Text(self.measured), table, *lines)
 
     def __str__(self) -> str:
         return render(self)
@@ -126,6 +127,8 @@ def examine(adata: AnnData, design: Design) -> tuple[Findings, Labels, Any]:
                     f"merge or rename them, for example with adata.{fix}."
                 )
             )
+    if not isinstance(adata.obs, pd.DataFrame):
+        raise DataError("obs is read lazily: open the file with Study.read(path, design, backed=True) instead.")
     labels = read_labels(adata.obs, design)
     errors.extend(labels.errors)
     warnings = list(labels.warnings)
@@ -146,11 +149,9 @@ def examine(adata: AnnData, design: Design) -> tuple[Findings, Labels, Any]:
         if getattr(matrix, "format", "csr") == "csc":
             warnings.append(f"{name} is stored by columns (CSC), which makes reading cells slow: store it as CSR.")
     table = _table(labels)
-    few = table[(table["n_cells"] < _FEW_CELLS)]
-    if len(few):
-        warnings.append(
-            f"{len(few)} of {len(table)} populations have fewer than {_FEW_CELLS} cells: {listed(list(few['condition']))}."
-        )
+    few = list(table["condition"][table["n_cells"] < _FEW_CELLS])
+    if few:
+        warnings.append(f"{len(few)} of {len(table)} populations have fewer than {_FEW_CELLS} cells: {listed(few)}.")
     return Findings(tuple(errors), tuple(warnings), table, measured), labels, matrix
 
 

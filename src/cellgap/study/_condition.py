@@ -1,5 +1,6 @@
 """A condition: a set of treatments and a context."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import FrozenInstanceError
 from functools import total_ordering
@@ -73,7 +74,7 @@ class Condition:
 
     def _set(self, treatments: Iterable[Treatment], context: Iterable[tuple[str, str]]) -> None:
         members = tuple(sorted(treatments))
-        for first, second in zip(members, members[1:], strict=False):
+        for first, second in itertools.pairwise(members):
             if first.name == second.name:
                 raise ConditionError(
                     f"A condition holds each treatment once, found {first} and {second}: name it with one dose."

@@ -36,6 +36,8 @@ def matrix_of(adata: AnnData, counts: str | None) -> Any:
     dtype = getattr(matrix, "dtype", None)
     if dtype is None or not hasattr(matrix, "shape") or np.dtype(dtype).kind not in "iufb":
         raise DataError(f"{name} must be a dense or CSR matrix of numbers, found {type(matrix).__name__} of {dtype}.")
+    if getattr(matrix, "format", None) == "csc" and not in_memory(matrix):
+        raise DataError(f"{name} is stored by columns (CSC) on disk, which cannot be read by cells: store it as CSR.")
     if hasattr(matrix, "dask"):
         raise DataError(f"{name} is a dask array: open the file with Study.read(path, design, backed=True) instead.")
     return matrix
@@ -58,7 +60,7 @@ def take(matrix: Any, rows: np.ndarray) -> Any:
         return part.tocsr() if sp.issparse(part) else np.asarray(part)
     # Files want increasing indices without repeats.
     wanted, back = np.unique(rows, return_inverse=True)
-    width = max(1, _CHUNK_VALUES // max(1, matrix.shape[1]))
+    width = _rows_a_block(matrix)
     parts = []
     start = 0
     while start < len(wanted):
@@ -73,17 +75,27 @@ def take(matrix: Any, rows: np.ndarray) -> Any:
         return (
             sp.csr_matrix((0, matrix.shape[1])) if is_sparse(matrix) else np.empty((0, matrix.shape[1]), matrix.dtype)
         )
-    whole = sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
+    whole: Any = sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
     return whole if np.array_equal(back, np.arange(len(rows))) else whole[back]
 
 
 def blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
-    """Yield (first row, block of rows) over a matrix, a few megabytes at a time."""
-    n_obs, n_vars = matrix.shape
-    step = max(1, _CHUNK_VALUES // max(1, n_vars))
+    """Yield (first row, block of rows) over a matrix, a few million values at a time."""
+    n_obs = matrix.shape[0]
+    step = _rows_a_block(matrix)
     for start in range(0, n_obs, step):
         block = matrix[start : start + step]
         yield start, block.tocsr() if sp.issparse(block) else np.asarray(block)
+
+
+def _rows_a_block(matrix: Any) -> int:
+    n_obs, n_vars = matrix.shape
+    stored = n_obs * n_vars
+    if sp.issparse(matrix):
+        stored = matrix.nnz
+    elif is_sparse(matrix):
+        stored = matrix.group["data"].shape[0]
+    return max(1, int(_CHUNK_VALUES * max(1, n_obs) / max(1, stored)))
 
 
 def check_values(matrix: Any, adata: AnnData, name: str, counts: bool) -> tuple[list[CellgapError], bool]:

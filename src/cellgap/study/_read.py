@@ -36,34 +36,44 @@ def open_study_file(path: str | Path, *, backed: bool = False) -> AnnData:
     if not zarr_store and not h5py.is_hdf5(path):
         raise DataError(f"{str(path)!r} is not an HDF5 file: expected an .h5ad file as AnnData.write_h5ad makes it.")
     try:
-        if backed:
-            return _open_backed(path, zarr_store)
-        return read_zarr(path) if zarr_store else read_h5ad(path)
+        store = _open(path, zarr_store)
+        lacking = [name for name in ("obs", "var") if name not in store]
+        if not lacking and backed:
+            return _left_on_disk(store)
+        _close(store)
+        if not lacking:
+            return read_zarr(path) if zarr_store else read_h5ad(path)
     except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
         raise DataError(
-            f"{str(path)!r} cannot be read as an AnnData ({type(error).__name__}: {_first_line(error)}): "
+            f"{str(path)!r} cannot be read as an AnnData ({type(error).__name__}: {reason}): "
             "write it again with AnnData.write_h5ad."
         ) from error
+    raise DataError(
+        f"{str(path)!r} is not an AnnData: it has no {' and no '.join(lacking)}; write it with AnnData.write_h5ad."
+    )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
+def _open(path: Path, zarr_store: bool) -> Any:
+    if not zarr_store:
+        return h5py.File(path, "r")
+    import zarr
+
+    return zarr.open_group(path, mode="r")
 
 
-def _open_backed(path: Path, zarr_store: bool) -> AnnData:
+def _close(store: Any) -> None:
+    if isinstance(store, h5py.File):
+        store.close()
+
+
+def _left_on_disk(store: Any) -> AnnData:
     """Return an AnnData whose matrices are handles into the file; AnnData's own backed mode reads layers whole."""
-    if zarr_store:
-        import zarr
-
-        store: Any = zarr.open_group(path, mode="r")
-    else:
-        store = h5py.File(path, "r")
-    if "obs" not in store or "var" not in store:
-        raise DataError("no obs and var in it")
-    parts = {name: read_elem(store[name]) for name in ("obs", "var", "obsm", "varm", "uns") if name in store}
+    parts: dict[str, Any] = {
+        name: read_elem(store[name]) for name in ("obs", "var", "obsm", "varm", "uns") if name in store
+    }
     layers = {name: _handle(store["layers"][name]) for name in store["layers"]} if "layers" in store else {}
-    x = _handle(store["X"]) if "X" in store else None
-    return AnnData(X=x, layers=layers, **parts)
+    return AnnData(X=_handle(store["X"]) if "X" in store else None, layers=layers, **parts)
 
 
 def _handle(element: Any) -> Any:

@@ -11,7 +11,9 @@ import numpy as np
 
 from cellgap.errors import CellgapError, SplitError, StorageError
 from cellgap.study._check import render
+from cellgap.study._column import domain_mask, labels_in
 from cellgap.study._condition import Condition
+from cellgap.study._rules import breaks_rule
 from cellgap.study._study import Study
 
 if TYPE_CHECKING:
@@ -132,17 +134,20 @@ class Split:
 
     def _check_rule(self, fitted: set[Condition]) -> None:
         """Raise where a condition that the rule of this kind holds out has cells for training or validation."""
-        from cellgap.study._rules import breaks_rule
-
         for condition in sorted(fitted):
             reason = breaks_rule(self.kind, self.params, condition)
-            if reason and condition not in self.valid_conditions:
+            if reason:
                 raise SplitError(f"{str(condition)!r} has cells to train on although {reason}: a leak.")
         if self.kind == "leave_one_domain_out":
-            domain = self.study.adata.obs[self.params["column"]].astype(str).isin(self.params["held_out"]).to_numpy()
+            column, obs = self.params["column"], self.study.obs
+            if column not in obs.columns:
+                raise SplitError(
+                    f"The split holds out {column!r}, which is no column of obs: use the data it was made on."
+                )
+            domain = domain_mask(labels_in(obs, column), self.params["held_out"])
             leaked = int(np.isin(self.roles[domain], [Role.TRAIN, Role.VALID]).sum())
             if leaked:
-                raise SplitError(f"{leaked} cells of the held-out {self.params['column']} are trained on: a leak.")
+                raise SplitError(f"{leaked} cells of the held-out {column} are trained on: a leak.")
 
     def save(self, path: str | Path) -> None:
         """Write the split as JSON: indices of each role, conditions, kind, seed, parameters, study fingerprint."""
@@ -173,8 +178,8 @@ class Split:
         """
         content = _read_json(Path(path))
         if content.get("format") != _FORMAT:
-            raise StorageError(f"{str(path)!r} is not a split: expected the format {_FORMAT!r}, found "
-                               f"{content.get('format')!r}.")  # fmt: skip
+            found = content.get("format")
+            raise StorageError(f"{str(path)!r} is not a split: expected the format {_FORMAT!r}, found {found!r}.")
         try:
             n_obs, fingerprint = content["n_obs"], content["fingerprint"]
             if fingerprint != study.fingerprint:
@@ -221,14 +226,16 @@ class Split:
         title += f"{len(self.valid_conditions)} to validate, {len(self.test_conditions)} to test"
         columns = self.table()
         shown = [r.name for r in Role if any(columns[r.name])]
-        table = Table(title=title, title_justify="left")
+        table = Table()
         table.add_column("condition")
         for name in shown:
             table.add_column(name.lower(), justify="right")
         for i, condition in enumerate(columns["condition"]):
             table.add_row(Text(condition), *(f"{columns[name][i]:,}" if columns[name][i] else "" for name in shown))
         unscored = self.params.get("unscored", {})
-        return Group(table, *(Text(f"not scored: {c} ({why})", style="yellow") for c, why in unscored.items()))
+        return Group(
+            Text(title), table, *(Text(f"not scored: {c} ({why})", style="yellow") for c, why in unscored.items())
+        )
 
     def __str__(self) -> str:
         return render(self)

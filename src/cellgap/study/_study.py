@@ -5,9 +5,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -15,10 +16,10 @@ from cellgap.errors import ConditionError, DataError
 from cellgap.study._check import Findings, examine
 from cellgap.study._condition import Condition
 from cellgap.study._design import Design
-from cellgap.study._labels import close_to
 from cellgap.study._measurements import take
 from cellgap.study._read import open_study_file
 from cellgap.study._treatment import Treatment
+from cellgap.study._wording import close_to
 
 
 class Study:
@@ -104,6 +105,11 @@ class Study:
     def all_conditions(self) -> tuple[Condition, ...]:
         """The control conditions, then the treated ones: what ``codes`` indexes."""
         return self.controls + self.conditions
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Annotation of the cells, one row each."""
+        return cast("pd.DataFrame", self.adata.obs)
 
     @property
     def genes(self) -> np.ndarray:

@@ -20,6 +20,7 @@ and another quarter the REFERENCE of effects; the rest trains. The controls of a
 REFERENCE only. The same study and seed give the same split on every platform (PCG64).
 """
 
+import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,13 +28,16 @@ from typing import Any
 import numpy as np
 
 from cellgap.errors import ConditionError, SplitError
+from cellgap.study._column import domain_mask, factor, labels_in
 from cellgap.study._condition import Condition
+from cellgap.study._design import text_of
+from cellgap.study._divide import Options, check_fraction, divide
 from cellgap.study._dose import check_dose, read_dose
-from cellgap.study._labels import close_to, listed
 from cellgap.study._rules import breaks_rule
-from cellgap.study._split import Role, Split
+from cellgap.study._split import Split
 from cellgap.study._study import Study
 from cellgap.study._treatment import Treatment
+from cellgap.study._wording import close_to, listed
 
 __all__ = [
     "by_name",
@@ -44,8 +48,6 @@ __all__ = [
     "unseen_dose",
     "unseen_treatment",
 ]
-
-_SHARE = 0.25  # of the controls of a context with test conditions: to SOURCE, and as many to REFERENCE
 
 
 def in_distribution(
@@ -64,18 +66,19 @@ def in_distribution(
     study
         The study.
     test
-        Fraction of the cells of each treated condition to hold out (at least one cell), between 0 and 1.
+        Fraction of the cells of each treated condition to hold out, between 0 and 1: at least one cell; the only cell
+        of a condition is trained on.
     valid, valid_conditions, seed, min_cells
         As in the text of this module.
 
     Raises
     ------
     SplitError
-        A fraction is out of range, a condition has a single cell, or no condition has ``min_cells`` test cells.
+        A fraction is out of range, or no condition has ``min_cells`` test cells.
     """
-    _check_fraction("test", test, above=0)
-    params = {"test": test}
-    return _divide(study, "in_distribution", params, (), valid, valid_conditions, seed, min_cells, test=test)
+    check_fraction("test", test, zero=False)
+    options = Options(valid, valid_conditions, seed, min_cells)
+    return divide(study, "in_distribution", {"test": float(test)}, options, fraction=test)
 
 
 def unseen_dose(
@@ -123,13 +126,16 @@ def unseen_dose(
             raise SplitError(
                 f"Every dose of {name!r} would be held out: leave one to train on, or use unseen_treatment."
             )
+    options = Options(valid, valid_conditions, seed, min_cells)
     params: dict[str, Any] = {"doses": sorted(held), "treatments": names}
     test = _held_by_rule(study, "unseen_dose", params)
-    split = _divide(study, "unseen_dose", params, test, valid, valid_conditions, seed, min_cells)
-    between = [c for c in split.test_conditions if _between(c, split.train_conditions, params)]
-    params["interpolation"] = [repr(c) for c in between]
-    params["extrapolation"] = [repr(c) for c in split.test_conditions if c not in between]
-    return split
+    split = divide(study, "unseen_dose", params, options, conditions=test)
+    between = {c for c in split.test_conditions if _between(c, split.train_conditions, params)}
+    apart = {
+        "interpolation": [repr(c) for c in split.test_conditions if c in between],
+        "extrapolation": [repr(c) for c in split.test_conditions if c not in between],
+    }
+    return dataclasses.replace(split, params={**split.params, **apart})
 
 
 def unseen_treatment(
@@ -159,9 +165,10 @@ def unseen_treatment(
     ConditionError
         A treatment is unknown.
     """
+    options = Options(valid, valid_conditions, seed, min_cells)
     params: dict[str, Any] = {"names": _names(study, names)}
     test = _held_by_rule(study, "unseen_treatment", params)
-    return _divide(study, "unseen_treatment", params, test, valid, valid_conditions, seed, min_cells)
+    return divide(study, "unseen_treatment", params, options, conditions=test)
 
 
 def unseen_combination(
@@ -208,8 +215,9 @@ def unseen_combination(
     sets = [frozenset(members) for members in wanted]
     test = [c for c in study.conditions if frozenset(c.names) in sets]
     unused = [c for c in study.conditions if c not in test and any(s < set(c.names) for s in sets)]
+    options = Options(valid, valid_conditions, seed, min_cells)
     params: dict[str, Any] = {"combinations": wanted, "unused": [repr(c) for c in unused]}
-    split = _divide(study, "unseen_combination", params, test, valid, valid_conditions, seed, min_cells, unused=unused)
+    split = divide(study, "unseen_combination", params, options, conditions=test, unused=unused)
     alone = {c.names[0] for c in split.train_conditions if len(c.names) == 1}
     for members in wanted:
         lacking = [name for name in members if name not in alone]
@@ -267,11 +275,12 @@ def unseen_context(
     if treatments is None:
         here = [c for c in study.conditions if all(dict(c.context)[k] in v for k, v in where.items())]
         names = [n for n in names if any(n in c.names for c in here)]
+    options = Options(valid, valid_conditions, seed, min_cells)
     params: dict[str, Any] = {"treatments": names, "context": where}
     test = _held_by_rule(study, "unseen_context", params)
     if not test:
         raise SplitError(f"No cell treated with {listed(names)} is in {where}: choose a context where some are.")
-    split = _divide(study, "unseen_context", params, test, valid, valid_conditions, seed, min_cells)
+    split = divide(study, "unseen_context", params, options, conditions=test)
     for name in names:
         if not any(name in c.names for c in split.train_conditions):
             raise SplitError(f"{name!r} is not trained on in any other context: leave it out, or use unseen_treatment.")
@@ -281,7 +290,7 @@ def unseen_context(
 def leave_one_domain_out(
     study: Study,
     column: str,
-    held_out: str | Iterable[str],
+    held_out: str | int | float | Iterable[str | int | float],
     *,
     valid: float = 0.1,
     valid_conditions: Iterable[Condition | str] = (),
@@ -308,18 +317,20 @@ def leave_one_domain_out(
     SplitError
         The column or the value is unknown, the domain has no treated cells, or nothing is left to train on.
     """
-    obs = study.adata.obs
+    obs = study.obs
     if column not in obs.columns:
         raise SplitError(f"obs has no column {column!r}: {close_to(column, [str(c) for c in obs.columns])}")
-    labels = obs[column].astype(str)
-    values = [held_out] if isinstance(held_out, str) else [str(v) for v in held_out]
-    known = sorted(labels.unique())
+    labels = factor(labels_in(obs, column))
+    values = sorted({text_of(v) for v in ([held_out] if isinstance(held_out, str | int | float) else held_out)})
+    if not values:
+        raise SplitError("Nothing to hold out: name at least one domain.")
     for value in values:
-        if value not in known:
-            raise SplitError(f'obs["{column}"] has no value {value!r}: {close_to(value, known)}')
+        if value not in labels.texts:
+            raise SplitError(f'obs["{column}"] has no value {value!r}: {close_to(value, labels.texts)}')
+    options = Options(valid, valid_conditions, seed, min_cells)
     params: dict[str, Any] = {"column": column, "held_out": values}
-    domain = labels.isin(values).to_numpy()
-    return _divide(study, "leave_one_domain_out", params, (), valid, valid_conditions, seed, min_cells, domain=domain)
+    domain = domain_mask(labels_in(obs, column), values)
+    return divide(study, "leave_one_domain_out", params, options, domain=domain)
 
 
 _KINDS = {
@@ -400,121 +411,3 @@ def _between(condition: Condition, train: Iterable[Condition], params: Mapping[s
             if not others or not min(others) < (treatment.dose or 0.0) < max(others):
                 return False
     return True
-
-
-def _check_fraction(name: str, value: float, above: float | None = None) -> None:
-    low = "above 0" if above == 0 else "from 0"
-    if not isinstance(value, int | float) or not 0 <= value < 1 or (above == 0 and value == 0):
-        raise SplitError(f"{name} is a fraction of the cells, {low} and below 1; found {value!r}.")
-
-
-def _divide(
-    study: Study,
-    kind: str,
-    params: dict[str, Any],
-    test_conditions: Iterable[Condition],
-    valid: float,
-    valid_conditions: Iterable[Condition | str],
-    seed: int,
-    min_cells: int,
-    *,
-    test: float = 0.0,
-    domain: np.ndarray | None = None,
-    unused: Iterable[Condition] = (),
-) -> Split:
-    """Give every cell its role: by condition (``test_conditions``), by fraction (``test``) or by ``domain`` mask."""
-    _check_fraction("valid", valid)
-    held, left_out = set(test_conditions), set(unused)
-    chosen = {study.resolve(c) for c in valid_conditions}
-    for condition in sorted(chosen):
-        if condition not in study.populations or condition.is_control:
-            raise SplitError(f"{str(condition)!r} cannot validate: it is not a treated condition of the study.")
-        if condition in held | left_out:
-            raise SplitError(f"{str(condition)!r} is held out for the test: choose another condition to validate.")
-    draw = np.random.Generator(np.random.PCG64(seed))
-    roles = np.zeros(study.n_obs, np.int8)
-    for condition in study.conditions:
-        rows = study.populations[condition]
-        if condition in held:
-            roles[rows] = Role.TEST
-        elif condition not in left_out:
-            is_test = np.zeros(len(rows), bool) if domain is None else domain[rows]
-            if test and condition not in chosen:
-                is_test[draw.permutation(len(rows))[: max(1, round(test * len(rows)))]] = True
-            roles[rows[is_test]] = Role.TEST
-            _train(roles, rows[~is_test], 1.0 if condition in chosen else valid, draw)
-    tested = {c for c in study.conditions if (roles[study.populations[c]] == Role.TEST).any()}
-    contexts = {c.control for c in tested}
-    for control in study.controls:
-        rows = study.populations[control]
-        if domain is not None:
-            _serve(roles, rows[domain[rows]], 0.5, valid, draw)
-            _train(roles, rows[~domain[rows]], valid, draw)
-        elif control in contexts:
-            _serve(roles, rows, _SHARE, valid, draw)
-        else:
-            _train(roles, rows, valid, draw)
-    train = tuple(c for c in study.conditions if (roles[study.populations[c]] == Role.TRAIN).any())
-    _check_enough(kind, tested, train, chosen)
-    params |= {"valid": valid, "min_cells": min_cells, "unscored": _unscored(study, roles, tested, min_cells)}
-    split = Split(
-        study=study,
-        kind=kind,
-        seed=seed,
-        roles=roles,
-        test_conditions=tuple(sorted(tested)),
-        valid_conditions=tuple(sorted(chosen)),
-        train_conditions=train,
-        params=params,
-    )
-    if not split.scored_conditions:
-        largest = max(int((roles[study.populations[c]] == Role.TEST).sum()) for c in tested)
-        raise SplitError(
-            f"No held-out condition can be scored: {next(iter(params['unscored'].values()))}; the largest has "
-            f"{largest} test cells and min_cells is {min_cells}. Lower min_cells, or hold out more."
-        )
-    split.check_leaks()
-    return split
-
-
-def _train(roles: np.ndarray, rows: np.ndarray, valid: float, draw: np.random.Generator) -> None:
-    """Give cells the roles TRAIN and, a fraction of them, VALID."""
-    order = draw.permutation(len(rows))
-    n_valid = round(valid * len(rows))
-    roles[rows[order[n_valid:]]] = Role.TRAIN
-    roles[rows[order[:n_valid]]] = Role.VALID
-
-
-def _serve(roles: np.ndarray, rows: np.ndarray, share: float, valid: float, draw: np.random.Generator) -> None:
-    """Give a share of the controls to SOURCE and as many to REFERENCE (at least one each); the rest is trained on."""
-    order = draw.permutation(len(rows))
-    n = max(1, int(share * len(rows)))
-    source, reference, rest = order[:n], order[n : 2 * n], order[2 * n :]
-    if share == 0.5:  # nothing of a domain left out may be trained on: an odd cell goes to REFERENCE
-        reference, rest = order[n:], order[:0]
-    roles[rows[source]] = Role.SOURCE
-    roles[rows[reference]] = Role.REFERENCE
-    _train(roles, rows[np.sort(rest)], valid, draw)
-
-
-def _check_enough(kind: str, tested: set[Condition], train: Sequence[Condition], chosen: set[Condition]) -> None:
-    if not tested:
-        raise SplitError(f"The split {kind!r} holds out no treated cell: there is nothing to score.")
-    if not train:
-        also = f" ({len(chosen)} more validate)" if chosen else ""
-        raise SplitError(
-            f"The split {kind!r} holds out every treated condition{also}: nothing is left to train on; hold out fewer."
-        )
-
-
-def _unscored(study: Study, roles: np.ndarray, tested: set[Condition], min_cells: int) -> dict[str, str]:
-    """Return the test conditions that cannot be scored, with the reason."""
-    found = {}
-    for condition in sorted(tested):
-        n_test = int((roles[study.populations[condition]] == Role.TEST).sum())
-        controls = roles[study.populations[condition.control]]
-        if n_test < min_cells:
-            found[repr(condition)] = f"{n_test} test cells, fewer than {min_cells}"
-        elif not (controls == Role.SOURCE).any() or not (controls == Role.REFERENCE).any():
-            found[repr(condition)] = "fewer than two controls to predict from and compare with"
-    return found
