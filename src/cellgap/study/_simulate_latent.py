@@ -1,7 +1,7 @@
 """A problem with a known answer: cells in a latent space, moved by known optimal maps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,9 +53,9 @@ class SimulatedLatent:
 
     adata: "AnnData"
     design: Design
-    descriptors: "DataFrame"
-    shifts: np.ndarray
-    weights: np.ndarray
+    descriptors: "DataFrame" = field(repr=False)
+    shifts: np.ndarray = field(repr=False)
+    weights: np.ndarray = field(repr=False)
 
     def study(self) -> "Study":
         """Return the cells as a Study."""
@@ -229,7 +229,9 @@ def _package(
     import pandas as pd
     from anndata import AnnData
 
-    table = pd.DataFrame(descriptors, index=names, columns=[f"u{j}" for j in range(descriptors.shape[1])])
+    table = pd.DataFrame(
+        descriptors, index=pd.Index(names), columns=pd.Index([f"u{j}" for j in range(descriptors.shape[1])])
+    )
     each = n_train + n_test
     obs = pd.DataFrame(
         {
@@ -237,9 +239,9 @@ def _package(
             "dose_nM": np.repeat([dose for _, dose in labels], each),
             "part": np.tile(np.repeat(["train", "test"], [n_train, n_test]), len(labels)),
         },
-        index=[f"cell{i}" for i in range(len(x))],
+        index=pd.Index([f"cell{i}" for i in range(len(x))]),
     )
-    var = pd.DataFrame(index=[f"x{j}" for j in range(x.shape[1])])
+    var = pd.DataFrame(index=pd.Index([f"x{j}" for j in range(x.shape[1])]))
     adata = AnnData(x.astype(np.float32), obs=obs, var=var, uns={"treatment_descriptors": table})
     design = Design(treatment="drug", control="control", dose="dose_nM")
     return SimulatedLatent(adata, design, table, shifts, weights)
