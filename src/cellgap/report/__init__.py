@@ -1,1 +1,10 @@
-""""""
+"""Reports: what a model was trained on, how it scores beside the baselines, what it predicts, in one HTML file.
+
+Knows arrays, frames and `Gap` only; who fills a `ReportData` need not have used the rest of cellgap.
+"""
+
+from cellgap.report._data import DoseCurve, PopulationView, ReportData
+from cellgap.report._page import write_report
+from cellgap.report._scores import shown_conditions
+
+__all__ = ["DoseCurve", "PopulationView", "ReportData", "shown_conditions", "write_report"]
