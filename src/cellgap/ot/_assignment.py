@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from cellgap.errors import DataError
-from cellgap.ot._cost import Cost
+from cellgap.ot._cost import Cost, check_cost
 
 
 def assignment(
@@ -17,12 +17,21 @@ def assignment(
     Raises
     ------
     DataError
-        The clouds differ in size.
+        The clouds differ in size or features, are empty, or hold values that are not finite.
+    ConfigError
+        The cost is unknown.
     """
+    check_cost(cost)
     if len(x) != len(y):
         raise DataError(
             f"exact assignment needs clouds of one size, found {len(x)} and {len(y)} cells: subsample the larger."
         )
+    if len(x) == 0 or x.shape[1] != y.shape[1]:
+        raise DataError(
+            f"exact assignment needs cells over the same features, found clouds of {x.shape} and {y.shape}."
+        )
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise DataError("exact assignment needs finite values, found NaN or infinity: look at the map that made them.")
     c = cdist(np.asarray(x, np.float64), np.asarray(y, np.float64), cost)
     rows, columns = linear_sum_assignment(c)
     return columns, float(c[rows, columns].mean())

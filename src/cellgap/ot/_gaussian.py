@@ -36,11 +36,14 @@ def bures_distance2(
     mean_y: Float[np.ndarray, " d"],
     cov_y: Float[np.ndarray, "d d"],
 ) -> float:
-    """Return the squared 2-Wasserstein distance ``|m_x - m_y|^2 + tr(S_x + S_y - 2 (S_x^(1/2) S_y S_x^(1/2))^(1/2))``."""
+    """Return the squared 2-Wasserstein distance between two Gaussians.
+
+    ``|m_x - m_y|^2 + tr(S_x + S_y - 2 (S_x^(1/2) S_y S_x^(1/2))^(1/2))``, never below 0.
+    """
     root = symmetric_root(cov_x)
     cross = symmetric_root(root @ np.asarray(cov_y, np.float64) @ root)
     shift = np.asarray(mean_x, np.float64) - np.asarray(mean_y, np.float64)
-    return float(shift @ shift + np.trace(cov_x) + np.trace(cov_y) - 2.0 * np.trace(cross))
+    return max(float(shift @ shift + np.trace(cov_x) + np.trace(cov_y) - 2.0 * np.trace(cross)), 0.0)
 
 
 def gaussian_entropic_cost(

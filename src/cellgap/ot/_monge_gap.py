@@ -62,7 +62,8 @@ def monge_gap(
     f0
         Dual potential of the source cells to start from; zeros are the solution near the identity.
     tol, max_iterations
-        Stopping rule of the solve. Far from the identity a small epsilon takes hundreds of iterations; the error says so.
+        Stopping rule of the solve. Far from the identity a small epsilon takes hundreds of iterations; the error says
+        so.
 
     Notes
     -----

@@ -1,14 +1,14 @@
 """Entropic optimal transport between point clouds, with gradients by the envelope theorem."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from cellgap.errors import ConfigError
 from cellgap.ot._cost import Cost, cost_matrix, dot, paired_cost
-from cellgap.ot._solve import Potentials, Weights, solve, solve_symmetric
+from cellgap.ot._solve import Potentials, Weights, plan, solve, solve_symmetric
 
 
 class SinkhornResult(NamedTuple):
@@ -21,7 +21,8 @@ class SinkhornResult(NamedTuple):
     f, g
         Dual potentials (no gradient).
     iterations, error, converged
-        How the iteration ended: L1 violation of the row marginal, and whether it is at most the tolerance.
+        How the iteration ended: pairs of row and column updates, L1 violation of the row marginal, and whether it is at
+        most the tolerance.
     """
 
     value: Float[Array, ""]
@@ -40,15 +41,22 @@ class _Problem(NamedTuple):
     max_iterations: int
     anneal: bool
     symmetric: bool
-    paired: bool
+    coupled: bool
 
 
-def _costs(x: Array, y: Array, problem: _Problem) -> Array:
-    c = cost_matrix(x, y, problem.cost)
-    if problem.symmetric or problem.paired:
+def _placed(x: Array, weights: Weights) -> Array:
+    """Return the cells with padding moved to their mean, where it can neither overflow nor spoil the centering."""
+    if weights is None:
+        return x
+    real = weights[:, None] > 0
+    return jnp.where(real, x, weights @ jnp.where(real, x, 0.0))
+
+
+def _costs(x: Array, y: Array, cost: Cost, coupled: bool) -> Array:
+    c = cost_matrix(x, y, cost)
+    if coupled:
         # The matrix product leaves about 1e-3 where two points coincide, far above a small epsilon.
-        exact = jnp.zeros(x.shape[0], c.dtype) if problem.symmetric else paired_cost(x, y, problem.cost)
-        c = jnp.where(jnp.eye(x.shape[0], dtype=bool), exact[:, None], c)
+        c = jnp.where(jnp.eye(x.shape[0], dtype=bool), paired_cost(x, y, cost)[:, None], c)
     return c
 
 
@@ -65,31 +73,46 @@ def _average(values: Array, weights: Weights) -> Array:
     return jnp.sum(jnp.where(weights > 0, weights * values, 0.0))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _value(
+def _solved_value(
     x: Array, y: Array, a: Weights, b: Weights, epsilon: Array, f0: Array, problem: _Problem
 ) -> tuple[Array, Potentials]:
-    solved = _run(_costs(x, y, problem), a, b, epsilon, f0, problem)
+    x, y = _placed(x, a), _placed(y, b)
+    solved = _run(_costs(x, y, problem.cost, problem.coupled), a, b, epsilon, f0, problem)
     return _average(solved.f, a) + _average(solved.g, b), solved
 
 
+_value = jax.custom_vjp(_solved_value, nondiff_argnums=(6,))
+
+
 def _value_forward(x, y, a, b, epsilon, f0, problem):
-    c = _costs(x, y, problem)
+    x, y = _placed(x, a), _placed(y, b)
+    c = _costs(x, y, problem.cost, problem.coupled)
     solved = _run(c, a, b, epsilon, f0, problem)
-    plan = jnp.exp((solved.f[:, None] + solved.g[None, :] - c) / epsilon)
-    plan = plan * (1.0 / x.shape[0] if a is None else a[:, None]) * (1.0 / y.shape[0] if b is None else b[None, :])
+    # slope_ij times (x_i - y_j) is what pair (i, j) adds to the gradient in x_i.
+    slope = plan(c, solved.f, solved.g, a, b, epsilon)
     # |x - y| has no gradient at 0: it is defined as 0 there.
-    slope = 2.0 * plan if problem.cost == "sqeuclidean" else jnp.where(c > 0, plan / jnp.where(c > 0, c, 1.0), 0.0)
+    slope = 2.0 * slope if problem.cost == "sqeuclidean" else jnp.where(c == 0, 0.0, slope / jnp.where(c == 0, 1.0, c))
+    own = None
+    if problem.coupled and not problem.symmetric:
+        # Pairs (i, i) may be close together: their differences are taken directly, not through matrix products.
+        own = jnp.diagonal(slope)[:, None] * (x - y)
+        slope = jnp.where(jnp.eye(x.shape[0], dtype=bool), 0.0, slope)
     value = _average(solved.f, a) + _average(solved.g, b)
-    return (value, solved), (x, y, slope)
+    center = jnp.mean(x, axis=0)
+    return (value, solved), (x - center, y - center, slope, own)
 
 
 def _value_backward(problem, residuals, cotangents):
-    x, y, slope = residuals
-    scale = cotangents[0]
-    grad_x = scale * (jnp.sum(slope, 1)[:, None] * x - dot(slope, y))
-    grad_y = scale * (jnp.sum(slope, 0)[:, None] * y - dot(slope.T, x))
-    return grad_x, grad_y, None, None, None, None
+    x, y, slope, own = residuals
+    grad_x = jnp.sum(slope, 1)[:, None] * x - dot(slope, y)
+    if problem.symmetric:
+        # Both sides are one cloud and the plan is symmetric: all of the gradient goes through the first argument.
+        grad_x, grad_y = 2.0 * grad_x, jnp.zeros_like(y)
+    else:
+        grad_y = jnp.sum(slope, 0)[:, None] * y - dot(slope.T, x)
+        if own is not None:
+            grad_x, grad_y = grad_x + own, grad_y - own
+    return cotangents[0] * grad_x, cotangents[0] * grad_y, None, None, None, None
 
 
 _value.defvjp(_value_forward, _value_backward)
@@ -128,7 +151,7 @@ def entropic_cost(
     f0
         Potential of the rows to start from.
     tol, max_iterations
-        Stopping rule: L1 violation of the row marginal, checked at every iteration.
+        Stopping rule: L1 violation of the row marginal, checked at every iteration; at most so many iterations.
     anneal
         Lower epsilon from the mean cost; advisable when epsilon is below about 1 % of the mean cost.
     paired
@@ -137,8 +160,19 @@ def entropic_cost(
     Returns
     -------
     SinkhornResult
-        Value (with gradient), potentials, iterations, error, and whether it converged.
+        Value (with gradient), potentials, iterations, error, and whether it converged. Epsilon, weights and
+        potentials have no gradient.
+
+    Raises
+    ------
+    ConfigError
+        The cost is unknown, or epsilon is a number that is not above 0.
+
+    Notes
+    -----
+    Source: Cuturi 2013 for the iteration, Feydy et al. 2019, section 3 for the gradient.
     """
+    _check_epsilon(epsilon)
     start = jnp.zeros(x.shape[0], x.dtype) if f0 is None else f0
     problem = _Problem(cost, float(tol), int(max_iterations), anneal, False, paired)
     value, solved = _value(x, y, a, b, jnp.asarray(epsilon, x.dtype), jax.lax.stop_gradient(start), problem)
@@ -154,11 +188,20 @@ def entropic_self_cost(
     tol: float = 1e-3,
     max_iterations: int = 2000,
 ) -> SinkhornResult:
-    """Return ``OT_kl(x, x)`` by the one-vector symmetric solver, differentiable in `x`. Arguments as in `entropic_cost`."""
-    problem = _Problem(cost, float(tol), int(max_iterations), False, True, False)
+    """Return ``OT_kl(x, x)`` by the one-vector symmetric solver, differentiable in `x`.
+
+    Arguments as in `entropic_cost`.
+    """
+    _check_epsilon(epsilon)
+    problem = _Problem(cost, float(tol), int(max_iterations), False, True, True)
     start = jnp.zeros(x.shape[0], x.dtype)
     value, solved = _value(x, x, a, a, jnp.asarray(epsilon, x.dtype), start, problem)
     return _result(value, solved, tol)
+
+
+def _check_epsilon(epsilon: Array | float) -> None:
+    if isinstance(epsilon, (int, float)) and not 0.0 < epsilon < float("inf"):
+        raise ConfigError(f"epsilon must be a finite number above 0, in the unit of the cost, found {epsilon}.")
 
 
 def _result(value: Array, solved: Potentials, tol: float) -> SinkhornResult:
@@ -195,9 +238,11 @@ def transport_plan(
     cost: Cost = "euclidean",
     a: Weights = None,
     b: Weights = None,
+    paired: bool = False,
 ) -> Float[Array, "n m"]:
-    """Return the plan ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`` of solved potentials."""
-    density = jnp.exp((result.f[:, None] + result.g[None, :] - cost_matrix(x, y, cost)) / epsilon)
-    rows = 1.0 / x.shape[0] if a is None else a[:, None]
-    columns = 1.0 / y.shape[0] if b is None else b[None, :]
-    return density * rows * columns
+    """Return the plan ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`` of solved potentials.
+
+    Arguments as in `entropic_cost`, with the values of the solve.
+    """
+    c = _costs(_placed(x, a), _placed(y, b), cost, paired)
+    return plan(c, result.f, result.g, a, b, epsilon)

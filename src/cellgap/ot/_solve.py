@@ -1,7 +1,8 @@
 """Sinkhorn iterations on a cost matrix: log-domain sweeps around absorbed kernel iterations.
 
 A block takes one log-domain sweep, whose exponentials are the kernel of the current potentials, then iterates with
-matrix-vector products only, and absorbs the scalings into the potentials. Sources: Cuturi 2013; Schmitzer 2019 (absorption).
+matrix-vector products only, and absorbs the scalings into the potentials. Sources: Cuturi 2013; Schmitzer 2019
+(absorption).
 """
 
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class Potentials(NamedTuple):
         Potentials of rows and columns, in the unit of the cost; the plan is
         ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)`` and its columns sum to ``b``.
     iterations
-        Pairs of row and column updates.
+        Pairs of row and column updates, those of the annealing included.
     error
         L1 violation of the row marginal, ``sum_i |sum_j P_ij - a_i|``.
     """
@@ -39,6 +40,14 @@ class Potentials(NamedTuple):
     g: Float[Array, " m"]
     iterations: Int[Array, ""]
     error: Float[Array, ""]
+
+
+def plan(cost: Array, f: Array, g: Array, a: Array | None, b: Array | None, epsilon: Array | float) -> Array:
+    """Return ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)``, exactly 0 where a weight is."""
+    density = jnp.exp((f[:, None] + g[None, :] - cost) / epsilon)
+    # Potentials of padding are arbitrary, so its density may overflow: zero weights select, they do not multiply.
+    rows = density / f.shape[0] if a is None else jnp.where(a[:, None] > 0, density * a[:, None], 0.0)
+    return rows / g.shape[0] if b is None else jnp.where(b[None, :] > 0, rows * b[None, :], 0.0)
 
 
 def _weigh(values: Array, weights: Array | None) -> Array:
@@ -71,8 +80,7 @@ def _block(
     g, k = _sweep_columns(cost, f, a, epsilon)
 
     def row_sums(v):
-        s = k @ _weigh(v, b)
-        return jnp.maximum(s, _TINY)
+        return k @ _weigh(v, b)
 
     def violation(u, s):
         return jnp.sum(_weigh(jnp.abs(u * s - 1.0), a))
@@ -83,17 +91,26 @@ def _block(
 
     def update(carry):
         _, _, s, inner, _, _ = carry
-        u = 1.0 / s
-        v = 1.0 / jnp.maximum(_weigh(u, a) @ k, _TINY)
+        u = _scaling(s, a)
+        v = _scaling(_weigh(u, a) @ k, b)
         s = row_sums(v)
-        widest = jnp.maximum(jnp.maximum(jnp.max(u), jnp.max(v)), 1.0 / jnp.minimum(jnp.min(u), jnp.min(v)))
-        return u, v, s, inner + 1, violation(u, s), widest
+        return u, v, s, inner + 1, violation(u, s), jnp.maximum(_width(u), _width(v))
 
     u, v = jnp.ones_like(f), jnp.ones_like(g)
     s = row_sums(v)
     start = (u, v, s, jnp.int32(0), violation(u, s), jnp.ones((), f.dtype))
     u, v, s, inner, error, _ = jax.lax.while_loop(proceed, update, start)
     return Potentials(f + epsilon * jnp.log(u), g + epsilon * jnp.log(v), inner, error)
+
+
+def _scaling(sums: Array, weights: Array | None) -> Array:
+    """Return ``1 / sums``, finite where the kernel underflowed, and 1 for padding."""
+    scaling = 1.0 / jnp.where(sums < _TINY, _TINY, sums)
+    return scaling if weights is None else jnp.where(weights > 0, scaling, 1.0)
+
+
+def _width(u: Array) -> Array:
+    return jnp.maximum(jnp.max(u), 1.0 / jnp.min(u))
 
 
 def solve(
@@ -122,13 +139,14 @@ def solve(
     tol
         Stop when the L1 violation of the row marginal is at most this.
     max_iterations
-        Stop after this many iterations; the error is returned either way.
+        Stop after this many iterations, annealing included; the error is returned either way.
     anneal
         Start at the mean cost and lower epsilon geometrically; for epsilon far below the mean cost.
     """
     tolerance = jnp.asarray(tol, cost.dtype)
+    spent = jnp.int32(0)
     if anneal:
-        f0 = _anneal(cost, epsilon, a, b, f0)
+        f0, spent = _anneal(cost, epsilon, a, b, f0, max_iterations)
 
     def proceed(state: Potentials):
         return (state.error > tolerance) & (state.iterations < max_iterations)
@@ -138,27 +156,31 @@ def solve(
         new = _block(cost, f, a, b, epsilon, tolerance, max_iterations - state.iterations - 1)
         return Potentials(new.f, new.g, state.iterations + new.iterations + 1, new.error)
 
-    first = _block(cost, f0, a, b, epsilon, tolerance, jnp.asarray(max_iterations, jnp.int32))
-    return jax.lax.while_loop(proceed, repeat, first)
+    first = _block(cost, f0, a, b, epsilon, tolerance, max_iterations - spent)
+    return jax.lax.while_loop(proceed, repeat, first._replace(iterations=first.iterations + spent))
 
 
-def _anneal(cost: Array, epsilon: Array, a: Array | None, b: Array | None, f: Array) -> Array:
-    """Return a row potential for `epsilon`, reached through a geometric sequence that starts at the mean cost."""
+def _anneal(
+    cost: Array, epsilon: Array, a: Array | None, b: Array | None, f: Array, max_iterations: int
+) -> tuple[Array, Array]:
+    """Return a row potential for `epsilon`, reached geometrically from the mean cost, and the iterations spent."""
     rough = jnp.asarray(1e-2, cost.dtype)
     rows = jnp.mean(cost, axis=0) if a is None else a @ cost
     start = jnp.maximum(jnp.mean(rows) if b is None else rows @ b, epsilon)
 
     def proceed(carry):
-        _, current = carry
-        return current > epsilon
+        _, current, spent = carry
+        return (current > epsilon) & (spent < max_iterations)
 
     def lower(carry):
-        f, current = carry
-        solved = _block(cost, f, a, b, current, rough, jnp.asarray(_ANNEAL_ITERATIONS, jnp.int32))
+        f, current, spent = carry
+        budget = jnp.minimum(_ANNEAL_ITERATIONS, max_iterations - spent - 1)
+        solved = _block(cost, f, a, b, current, rough, budget)
         current = jnp.maximum(current * _ANNEAL_FACTOR, epsilon)
-        return _sweep_rows(cost, solved.g, b, current), current
+        return _sweep_rows(cost, solved.g, b, current), current, spent + solved.iterations + 1
 
-    return jax.lax.while_loop(proceed, lower, (f, start))[0]
+    f, _, spent = jax.lax.while_loop(proceed, lower, (f, start, jnp.int32(0)))
+    return f, spent
 
 
 def solve_symmetric(
@@ -172,30 +194,34 @@ def solve_symmetric(
     """Return the single potential of a cloud against itself by averaged updates ``f <- (f + softmin(C - f)) / 2``.
 
     The averaged update is the kernel iteration ``u <- sqrt(u / (K a u))``: a handful of matrix-vector products after
-    one log-domain sweep. Arguments as in `solve`; `cost` must be symmetric.
+    one log-domain sweep. The plan is kept at total mass 1, which makes the value ``2 <a, f>`` exact to second order in
+    the error. Arguments as in `solve`; `cost` must be symmetric.
     """
     tolerance = jnp.asarray(tol, cost.dtype)
 
     def block(state: Potentials) -> Potentials:
         f = 0.5 * (state.f + _sweep_rows(cost, state.f, a, epsilon))
-        k = jnp.exp((f[:, None] + f[None, :] - cost) / epsilon)
+        z = (f[:, None] + f[None, :] - cost) / epsilon
+        k = jnp.exp(z if a is None else jnp.where(a[None, :] > 0, z, -jnp.inf))
+
+        def measured(u):
+            s = k @ _weigh(u, a)
+            root = jnp.sqrt(jnp.sum(_weigh(u * s, a)))
+            u, s = u / root, s / root
+            return u, s, jnp.sum(_weigh(jnp.abs(u * s - 1.0), a))
 
         def proceed(carry):
-            _, _, inner, error, widest = carry
+            u, _, inner, error = carry
             budget = jnp.minimum(_INNER, max_iterations - state.iterations - 1)
-            return (inner < budget) & (error > tolerance) & (widest < _RANGE)
+            return (inner < budget) & (error > tolerance) & (_width(u) < _RANGE)
 
         def update(carry):
-            u, s, inner, _, _ = carry
-            u = jnp.sqrt(u / s)
-            s = jnp.maximum(k @ _weigh(u, a), _TINY)
-            error = jnp.sum(_weigh(jnp.abs(u * s - 1.0), a))
-            return u, s, inner + 1, error, jnp.maximum(jnp.max(u), 1.0 / jnp.min(u))
+            u, s, inner, _ = carry
+            u, s, error = measured(jnp.sqrt(u * _scaling(s, a)))
+            return u, s, inner + 1, error
 
-        u = jnp.ones_like(f)
-        s = jnp.maximum(k @ _weigh(u, a), _TINY)
-        error = jnp.sum(_weigh(jnp.abs(s - 1.0), a))
-        u, _, inner, error, _ = jax.lax.while_loop(proceed, update, (u, s, jnp.int32(0), error, jnp.ones((), f.dtype)))
+        u, s, error = measured(jnp.ones_like(f))
+        u, _, inner, error = jax.lax.while_loop(proceed, update, (u, s, jnp.int32(0), error))
         f = f + epsilon * jnp.log(u)
         return Potentials(f, f, state.iterations + inner + 1, error)
 
