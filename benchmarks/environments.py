@@ -1,0 +1,93 @@
+"""The Python environments in which the peers run.
+
+A peer runs in the interpreter named on the command line or in an environment variable; without one, ott-jax runs in
+this interpreter where its neural extra is installed here; otherwise a virtual environment is made once in
+``~/.cache/cellgap-peers`` (or under ``CELLGAP_PEERS``) with the exact release that the bar names.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from children import environment, say
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A package to compare with: what to install, and how an interpreter shows that it has it."""
+
+    name: str
+    requirements: tuple[str, ...]
+    variable: str
+    probe: str
+    python: str | None = None  # an executable to make the environment with; None: this interpreter
+
+
+OTT = Peer(
+    name="ott",
+    requirements=("ott-jax[neural]==0.6.0", f"jax=={metadata.version('jax')}", f"numpy=={metadata.version('numpy')}"),
+    variable="CELLGAP_OTT_PYTHON",
+    probe="import ott.neural.methods.monge_gap as m, importlib.metadata as i; assert i.version('ott-jax') == '0.6.0'",
+)
+CMONGE = Peer(
+    name="cmonge",
+    requirements=("cmonge==0.1.3",),
+    variable="CELLGAP_CMONGE_PYTHON",
+    probe="import importlib.metadata as i; assert i.version('cmonge') == '0.1.3'",
+    python="python3.11",
+)
+
+
+def _has(python: str | Path, peer: Peer) -> bool:
+    run = subprocess.run([str(python), "-c", peer.probe], env=environment(), capture_output=True)
+    return run.returncode == 0
+
+
+def peer_python(peer: Peer, given: str | None = None) -> str:
+    """Return an interpreter that has the peer, making its environment where there is none.
+
+    Parameters
+    ----------
+    peer
+        One of the peers above.
+    given
+        An interpreter from the command line; it must have the peer.
+
+    Raises
+    ------
+    SystemExit
+        Where the interpreter asked for lacks the peer, or its environment cannot be made.
+    """
+    asked = given or os.environ.get(peer.variable)
+    if asked:
+        if not _has(asked, peer):
+            raise SystemExit(f"{asked} does not have {' '.join(peer.requirements)}; install it there, or leave it out")
+        return asked
+    if peer.python is None and _has(sys.executable, peer):
+        return sys.executable
+    root = Path(os.environ.get("CELLGAP_PEERS", Path.home() / ".cache" / "cellgap-peers"))
+    folder = root / peer.name
+    python = folder / "bin" / "python"
+    if python.exists() and _has(python, peer):
+        return str(python)
+    maker = sys.executable if peer.python is None else shutil.which(peer.python)
+    if maker is None:
+        raise SystemExit(
+            f"the peer {peer.name} needs {peer.python} and there is none on the PATH; name an interpreter that has it"
+            f" with {peer.variable}"
+        )
+    say(f"making an environment for {peer.name} in {folder}: {' '.join(peer.requirements)}")
+    for command in (
+        [maker, "-m", "venv", "--clear", str(folder)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.requirements],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    if not _has(python, peer):
+        raise SystemExit(f"{peer.name} was installed in {folder} but cannot be imported there; remove that folder")
+    return str(python)
