@@ -5,7 +5,7 @@ same gradient, and what does one value with its gradient cost on each side?
 Data: controls and cells treated at the high dose from the known-answer problem, d = 50, n cells on both sides, n in
 {256, 1024, 4096}; Euclidean cost with eps 1 (as published) and squared Euclidean with 5 % of the mean cost. Both
 sides get the same arrays, eps, tolerance (L1 violation of a marginal below 1e-4) and cap (2000 iterations). Two
-solvers that stop at a violation of t may differ by about t in the gradient, so the tolerance lies below the bar of 1e-3.
+solvers that stop at a violation of t may differ by about t in the gradient, so the tolerance lies below the bar.
 Machine: any CPU. Each figure is the median of three child processes a side, taken in turns; CPU seconds (user and
 system, all threads) after compilation, so a shared machine disturbs little.
 How to read: "value" is ``|ours - peer| / |peer|``, "gradient" ``|ours - peer| / |peer|`` in the Euclidean norm over all

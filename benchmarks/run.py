@@ -8,7 +8,7 @@ Standard output carries JSON lines only, one a bar: ``{"capability", "bar", "wha
 line without a target is context and neither holds nor fails. Tables and progress go to standard error. A bar that
 does not hold, or a script that fails, does not stop the others; the exit code is then 1, and 0 where every bar holds.
 
-Options that are not known here go to the scripts (``--quick``, ``--cmonge-python PATH``, ``--peer-steps N``): each script
+Options that are not known here go to the scripts (``--quick``, ``--cmonge-python PATH``, ``--peer-steps N``): each
 takes its own and ignores the rest.
 """
 

@@ -1,4 +1,4 @@
-"""The benchmark runner: what it lists, what a line looks like, and that a failure is seen and does not stop the rest."""
+"""The benchmark runner: what it lists, what a line looks like, and that a failure is seen and stops nothing else."""
 
 import json
 import subprocess
