@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from cellgap.storage import storable
 
+
+@storable
 @dataclass(frozen=True)
 class Gap:
     """One measured gap of a fitted model.

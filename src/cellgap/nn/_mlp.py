@@ -51,9 +51,7 @@ class MLP(eqx.Module):
         keys = jr.split(key, len(widths) - 1)
         sizes = list(pairwise(widths))
         scales = [1.0] * (len(sizes) - 1) + [last_scale]
-        self.layers = tuple(
-            Linear(a, b, key=k, scale=s) for (a, b), k, s in zip(sizes, keys, scales, strict=True)
-        )
+        self.layers = tuple(Linear(a, b, key=k, scale=s) for (a, b), k, s in zip(sizes, keys, scales, strict=True))
 
     def __call__(self, x: Float[Array, "*n n_in"]) -> Float[Array, "*n n_out"]:
         """Return the network's output for every row."""

@@ -17,9 +17,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from cellgap.errors import ConvergenceError, StorageError
+from cellgap.settings import settings
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
 from cellgap.train._progress import progress_bar
 
@@ -28,7 +28,7 @@ Logs = dict[str, Any]
 Step = Callable[[_State, PRNGKeyArray], tuple[_State, Logs]]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@settings
 class Loop:
     """How long to train and when to look.
 
@@ -139,6 +139,11 @@ def fit(
     state, best = saved
     started = time.perf_counter()
     with _deferred_interrupt() as interrupted, progress_bar(title, loop.n_steps, book.step, shown=progress) as show:
+        if check is not None and book.step == 0:
+            # The start is a candidate: a map that training does not improve is not replaced by it.
+            row = {"step": 0.0} | {name: float(value) for name, value in check(state).items()}
+            book.best_value = row[criterion]
+            book.history.append(row)
         while book.step < loop.n_steps and book.stopped == "finished":
             length = min(loop.chunk, loop.n_steps - book.step)
             advance = run if length == loop.chunk else eqx.filter_jit(_scan(step, length), donate="all-except-first")

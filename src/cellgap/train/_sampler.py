@@ -16,9 +16,7 @@ def _mix(x: Array, key: Array) -> Array:
     return x ^ (x >> 16)
 
 
-def draw_without_replacement(
-    key: PRNGKeyArray, n: int, size: Int[Array, ""] | int
-) -> Int[Array, " n"]:
+def draw_without_replacement(key: PRNGKeyArray, n: int, size: Int[Array, ""] | int) -> Int[Array, " n"]:
     """Return the first `n` entries of a random permutation of ``0 .. size - 1``.
 
     A keyed Feistel network permutes a power of four that holds `size`, and entries that fall outside walk along

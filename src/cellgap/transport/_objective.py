@@ -17,8 +17,8 @@ class Objective(NamedTuple):
     ----------
     fit
         ``"two_batch"`` (unbiased; keeps the spread of the population) or ``"same_batch"`` (as published; shrinks it).
-    cost
-        Ground cost of both terms.
+    cost, gap_cost
+        Ground costs of fit and gap.
     epsilon, gap_epsilon
         Entropic regularization of fit and gap, in the unit of the cost.
     gap_weight
@@ -30,6 +30,7 @@ class Objective(NamedTuple):
     fit: FitLoss
     cost: Cost
     epsilon: float
+    gap_cost: Cost
     gap_epsilon: float
     gap_weight: float
     tol: float = 1e-3
@@ -78,9 +79,13 @@ def objective(batch: Batch, settings: Objective) -> Terms:
     The self term of the measured cells has no gradient and is left out, so `fit` is a divergence up to a constant.
     Sources: Conditional Monge Gap (arXiv 2504.08328, eq. of the training loss); two batches: Salimans et al. 2018.
     """
-    limits = {"cost": settings.cost, "tol": settings.tol}
     w = batch.weights
-    solve = {"epsilon": settings.epsilon, "max_iterations": settings.max_iterations} | limits
+    solve = {
+        "epsilon": settings.epsilon,
+        "cost": settings.cost,
+        "tol": settings.tol,
+        "max_iterations": settings.max_iterations,
+    }
     cross = entropic_cost(batch.t, batch.y, a=w, b=w, **solve).value
     if batch.t2 is None:
         own = entropic_self_cost(batch.t, a=w, **solve).value
@@ -94,9 +99,10 @@ def objective(batch: Batch, settings: Objective) -> Terms:
         batch.x,
         batch.t,
         epsilon=settings.gap_epsilon,
+        cost=settings.gap_cost,
         a=w,
         f0=batch.dual,
+        tol=settings.tol,
         max_iterations=settings.gap_max_iterations,
-        **limits,
     )
     return Terms(fit + settings.gap_weight * gap.value, fit, gap.value, gap.error, gap.f)

@@ -9,7 +9,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from cellgap.nn import PerturbationNet
 from cellgap.train import draw_without_replacement
+from cellgap.transport._affine import AffinePath
 
 
 class Rows(NamedTuple):
@@ -51,6 +53,10 @@ class Problem(eqx.Module):
         Treated population of each condition.
     entities, mask, context
         The conditions as vectors; see `cellgap.encode`.
+    features
+        The conditions as flat vectors, for the affine path.
+    path
+        Closed-form maps that the network starts from.
     """
 
     cells: Float[Array, "cells d"]
@@ -60,6 +66,13 @@ class Problem(eqx.Module):
     entities: Float[Array, "k m e"]
     mask: Bool[Array, "k m"]
     context: Float[Array, "k c"]
+    features: Float[Array, "k p"]
+    path: AffinePath
+
+    def transport(self, net: PerturbationNet, x: Float[Array, "n d"], k: Int[Array, ""]) -> Float[Array, "n d"]:
+        """Return the cells `x` mapped to condition `k`: the closed-form map plus the network's displacement."""
+        moved = net(x, self.entities[k], self.mask[k], self.context[k])
+        return moved + (self.path(self.features[k], x) - x)
 
     @property
     def n_conditions(self) -> int:

@@ -12,9 +12,10 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from cellgap.nn import PerturbationNet
+from cellgap.ot import cost_matrix
+from cellgap.settings import settings
 from cellgap.train import FitResult, Loop, fit
 from cellgap.transport._objective import Batch, Objective, objective
 from cellgap.transport._problem import Problem, draw, largest_batch
@@ -22,7 +23,7 @@ from cellgap.transport._problem import Problem, draw, largest_batch
 _Positive = Annotated[float, Field(gt=0)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@settings
 class Optimization:
     """How a map is optimized.
 
@@ -99,13 +100,12 @@ def train_map(
 
     def terms(net: PerturbationNet, k: Array, key: PRNGKeyArray, duals: Array):
         drawn = draw(problem, k, key, n, padded=padded)
-        condition = (problem.entities[k], problem.mask[k], problem.context[k])
         x, y = problem.cells[drawn.x], problem.cells[drawn.y]
         if settings.fit == "two_batch":
-            both = net(jnp.concatenate([x, problem.cells[drawn.x2]]), *condition)
+            both = problem.transport(net, jnp.concatenate([x, problem.cells[drawn.x2]]), k)
             t, t2 = both[:n], both[n:]
         else:
-            t, t2 = net(x, *condition), None
+            t, t2 = problem.transport(net, x, k), None
         out = objective(Batch(x, t, t2, y, drawn.weights, duals[k, drawn.slot]), settings)
         return out.loss, (out, drawn.slot)
 
@@ -162,7 +162,11 @@ def validation(valid: Problem):
     """
 
     def validate(state: MapState):
-        return {"valid": jnp.mean(jax.lax.map(lambda k: held_out_energy(state.average, valid, k), jnp.arange(valid.n_conditions)))}
+        return {
+            "valid": jnp.mean(
+                jax.lax.map(lambda k: held_out_energy(state.average, valid, k), jnp.arange(valid.n_conditions))
+            )
+        }
 
     return validate
 
@@ -173,13 +177,13 @@ def held_out_energy(net: PerturbationNet, valid: Problem, k: Int[Array, ""]) -> 
     x, y = valid.cells[valid.sources.index[c]], valid.cells[valid.targets.index[k]]
     w = jnp.arange(x.shape[0]) < valid.sources.size[c]
     v = jnp.arange(y.shape[0]) < valid.targets.size[k]
-    t = net(x, valid.entities[k], valid.mask[k], valid.context[k])
-    return 2.0 * _mean_distance(t, y, w, v) - _mean_distance(t, t, w, w, own=True) - _mean_distance(y, y, v, v, own=True)
+    t = valid.transport(net, x, k)
+    return (
+        2.0 * _mean_distance(t, y, w, v) - _mean_distance(t, t, w, w, own=True) - _mean_distance(y, y, v, v, own=True)
+    )
 
 
 def _mean_distance(p, q, w, v, *, own: bool = False):
-    from cellgap.ot import cost_matrix
-
     pairs = w[:, None] & v[None, :]
     if own:
         pairs = pairs & ~jnp.eye(p.shape[0], dtype=bool)

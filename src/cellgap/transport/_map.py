@@ -1,0 +1,138 @@
+"""What every fitted map answers: transport, predict, gaps, save."""
+
+import abc
+import os
+from pathlib import Path
+
+import equinox as eqx
+import numpy as np
+from anndata import AnnData
+
+from cellgap import storage
+from cellgap.encode import FittedEncoder
+from cellgap.errors import DataError, StorageError
+from cellgap.gap import Gap
+from cellgap.space import AbstractFittedSpace
+from cellgap.study import Condition
+from cellgap.transport._affine import condition_features
+from cellgap.transport._codes import Codes
+from cellgap.transport._familiarity import Nearness, Vocabulary
+
+
+class AbstractMap(eqx.Module):
+    """A fitted map from control cells to treated cells."""
+
+    name: eqx.AbstractVar[str]
+    space: eqx.AbstractVar[AbstractFittedSpace]
+    encoder: eqx.AbstractVar[FittedEncoder]
+    vocabulary: eqx.AbstractVar[Vocabulary]
+    measured_gaps: eqx.AbstractVar[tuple[Gap, ...]]
+
+    @abc.abstractmethod
+    def transport(self, z: np.ndarray, condition: Condition) -> np.ndarray:
+        """Return where control cells go under a condition, in the coordinates of the space.
+
+        Parameters
+        ----------
+        z
+            Control cells, shape (cells, d).
+        condition
+            In the words and units of the study.
+
+        Raises
+        ------
+        ConditionError
+            The map has no answer for the condition.
+        """
+
+    def predict(self, adata: AnnData, condition: Condition | str, *, clip: bool = True) -> AnnData:
+        """Return the cells that `adata`'s control cells are predicted to become under `condition`.
+
+        The map is deterministic: it moves cells and cannot create spread that the controls lack.
+
+        Parameters
+        ----------
+        adata
+            Control cells, with the genes and the layer that the model was trained on. Not changed.
+        condition
+            A condition, or its text: ``"trametinib@1000nM | A549"``. A dose without a unit has the study's.
+        clip
+            Set negative predicted expression to 0 where the space's values cannot be negative.
+
+        Returns
+        -------
+        AnnData
+            ``X``: predicted expression in the space's transformed genes (cells, genes); ``obsm["X_cellgap"]`` and
+            ``obsm["X_cellgap_source"]``: predicted and source codes; ``obs``: that of `adata`, with ``condition`` and
+            ``displacement`` (distance moved in the space); ``uns["cellgap"]``: model, versions, nearest training condition,
+            distance to it and reasons why this extrapolates.
+
+        Raises
+        ------
+        ConditionError
+            The condition is not one that the model can answer.
+        DataError
+            Genes, layer or cells are missing, or the prediction is not finite.
+        """
+        condition = self.vocabulary.resolve(condition)
+        if adata.n_obs == 0:
+            raise DataError("there are no control cells to predict from: the table given has 0 rows.")
+        source = self.space.encode(adata)
+        moved = np.asarray(self.transport(source, condition))
+        if not np.isfinite(moved).all():
+            raise DataError(f"the prediction for {str(condition)!r} is not finite: look at the input cells.")
+        values = self.space.decode(moved)
+        if clip and self.space.nonnegative:
+            values = np.maximum(values, 0.0)
+        near = self.nearness(condition)
+        obs = adata.obs.copy()
+        obs["condition"] = str(condition)
+        obs["displacement"] = np.linalg.norm(moved - source, axis=1)
+        out = AnnData(X=values, obs=obs)
+        out.var_names = [str(gene) for gene in self.space.genes]
+        out.obsm["X_cellgap"] = moved
+        out.obsm["X_cellgap_source"] = source
+        out.uns["cellgap"] = {
+            "model": self.name,
+            "condition": repr(condition),
+            "nearest_training_condition": near.nearest,
+            "distance_to_training": near.distance,
+            "extrapolates": list(near.extrapolates),
+            "versions": storage.versions(),
+        }
+        return out
+
+    def nearness(self, condition: Condition | str) -> Nearness:
+        """Return how far a condition is from the training conditions, and why an answer extrapolates."""
+        condition = self.vocabulary.resolve(condition)
+        features = condition_features(self.encoder, condition)
+        return self.vocabulary.nearness(condition, features, self.encoder.extrapolation(condition))
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Return the gaps between this map and what its theory wants, measured when it was fitted."""
+        return self.measured_gaps
+
+    def save(self, folder: str | os.PathLike[str], *, header: dict | None = None) -> Path:
+        """Return the folder after writing ``model.json`` and ``model.npz`` into it; read them with `load`."""
+        return storage.save(self, folder, header=header)
+
+
+def load(folder: str | os.PathLike[str]) -> AbstractMap:
+    """Return the fitted map that was saved in a folder.
+
+    Raises
+    ------
+    StorageError
+        The folder holds no saved map, or one that this version cannot read.
+    """
+    found = storage.load(folder)
+    if not isinstance(found, AbstractMap):
+        raise StorageError(f"{folder} holds a saved {type(found).__name__}, not a map.")
+    return found
+
+
+def vocabulary_of(codes: Codes) -> Vocabulary:
+    """Return the vocabulary of a split's training conditions."""
+    conditions = codes.split.train_conditions
+    features = np.stack([condition_features(codes.encoder, c) for c in conditions])
+    return Vocabulary.of(conditions, features, codes.split.study.context_names)

@@ -1,0 +1,65 @@
+"""From codes to the arrays of a training problem, and the numbers that depend on the scale of the data."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from cellgap.ot import Cost
+from cellgap.study import Condition, Role
+from cellgap.transport._affine import AffinePath, condition_features
+from cellgap.transport._codes import Codes
+from cellgap.transport._problem import Problem, rows_table
+
+_PAIRS = 2000
+
+
+def training_problem(codes: Codes, conditions: tuple[Condition, ...], role: Role, path: AffinePath) -> Problem:
+    """Return the problem of some conditions: their treated cells and matched controls that have one role."""
+    controls = list(dict.fromkeys(c.control for c in conditions))
+    encoded = codes.encoder.encode_many(conditions)
+    features = np.stack([condition_features(codes.encoder, c) for c in conditions])
+    used = np.concatenate([codes.rows(c, role) for c in (*controls, *conditions)])
+    # Only the cells of this problem go to the device, so row numbers are those of the compacted table.
+    place = np.full(len(codes.z), -1, np.int64)
+    rows, first = np.unique(used, return_index=True)
+    rows = used[np.sort(first)]
+    place[rows] = np.arange(len(rows))
+    return Problem(
+        cells=jnp.asarray(codes.z[rows]),
+        sources=rows_table([place[codes.rows(c, role)] for c in controls]),
+        source_of=jnp.asarray([controls.index(c.control) for c in conditions], jnp.int32),
+        targets=rows_table([place[codes.rows(c, role)] for c in conditions]),
+        entities=jnp.asarray(encoded.entities),
+        mask=jnp.asarray(encoded.mask),
+        context=jnp.asarray(encoded.context),
+        features=jnp.asarray(features, jnp.float32),
+        path=path,
+    )
+
+
+def validation_conditions(codes: Codes) -> tuple[Condition, ...]:
+    """Return the conditions on which a model is judged while it trains.
+
+    The wholly held-out validation conditions where the split has any, else the training conditions with held-out cells; only those
+    with two cells or more on both sides.
+    """
+    split = codes.split
+    candidates = split.valid_conditions or split.train_conditions
+    return tuple(
+        c
+        for c in candidates
+        if len(codes.rows(c, Role.VALID)) >= 2
+        and len(codes.rows(c.control, Role.VALID)) >= 2
+        and codes.encoder.can_encode(c)
+    )
+
+
+def typical_cost(codes: Codes, cost: Cost) -> float:
+    """Return the mean cost between random training controls and treated cells: the unit of a relative epsilon."""
+    rng = np.random.default_rng(0)
+    split = codes.split
+    treated = np.concatenate([codes.rows(c, Role.TRAIN) for c in split.train_conditions])
+    controls = np.concatenate([codes.rows(c, Role.TRAIN) for c in {c.control for c in split.train_conditions}])
+    x = codes.z[np.sort(controls)[rng.integers(len(controls), size=_PAIRS)]].astype(np.float64)
+    y = codes.z[np.sort(treated)[rng.integers(len(treated), size=_PAIRS)]].astype(np.float64)
+    squared = ((x - y) ** 2).sum(1)
+    return float((squared if cost == "sqeuclidean" else np.sqrt(squared)).mean())
