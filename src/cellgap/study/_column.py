@@ -27,7 +27,7 @@ class Column:
 
 def labels_in(obs: pd.DataFrame, name: str) -> pd.Series:
     """Return one column of ``obs``; it must be there, once."""
-    return cast('pd.Series', obs[name])
+    return cast("pd.Series", obs[name])
 
 
 def factor(series: pd.Series) -> Column:

@@ -100,7 +100,7 @@ def _check_time(series: pd.Series, name: str) -> Iterable[CellgapError]:
 def _suspicious(name: str, column: Column, series: pd.Series) -> Iterable[str]:
     """Yield warnings about labels that may be mistakes."""
     alike: dict[str, list[str]] = {}
-    for text in column.texts:
+    for text in sorted(column.texts):
         alike.setdefault(text.strip().lower(), []).append(text)
     for folded, group in alike.items():
         if len(group) > 1:
@@ -207,6 +207,13 @@ def _check_controls(labels: Labels, columns: dict[str, Column], design: Design) 
     """Add an error where there is no control at all, or none in a context that has treated cells."""
     controls = set(labels.conditions[: labels.n_controls])
     treated = labels.conditions[labels.n_controls :]
+    for slot in design.slots:
+        texts = columns[slot.column].texts
+        if controls and slot.dose is not None and not any(is_control_label(t, slot.control) for t in texts):
+            labels.warnings.append(
+                f'obs["{slot.column}"] never holds the control "{slot.control}": only cells of dose 0 are controls; '
+                f"it holds {listed(sorted(texts))}."
+            )
     if not treated:
         labels.warnings.append("Every cell is a control: nothing can be learned about a treatment.")
     elif not controls:

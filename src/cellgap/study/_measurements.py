@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from cellgap.errors import CellgapError, DataError, DesignError
 
-_CHUNK_VALUES = 4_000_000  # 32 MB in float64
+_CHUNK_VALUES = 2_000_000  # 8 to 16 MB
 
 
 def matrix_of(adata: AnnData, counts: str | None) -> Any:

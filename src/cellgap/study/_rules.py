@@ -5,6 +5,17 @@ from typing import Any
 
 from cellgap.study._condition import Condition
 
+KINDS = (
+    "in_distribution",
+    "unseen_dose",
+    "unseen_treatment",
+    "unseen_combination",
+    "unseen_context",
+    "leave_one_domain_out",
+)
+# Kinds that hold out cells, so that a condition may have cells on both sides.
+BY_CELL = ("in_distribution", "leave_one_domain_out")
+
 
 def breaks_rule(kind: str, params: Mapping[str, Any], condition: Condition) -> str | None:
     """Return why a condition must not be trained on, or None where it may."""

@@ -13,15 +13,13 @@ from cellgap.errors import CellgapError, SplitError, StorageError
 from cellgap.study._check import render
 from cellgap.study._column import domain_mask, labels_in
 from cellgap.study._condition import Condition
-from cellgap.study._rules import breaks_rule
+from cellgap.study._rules import BY_CELL, KINDS, breaks_rule
 from cellgap.study._study import Study
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _FORMAT = "cellgap split 1"
-# Kinds that hold out cells, so that a condition may have cells on both sides.
-_BY_CELL = ("in_distribution", "leave_one_domain_out")
 
 
 class Role(IntEnum):
@@ -126,7 +124,7 @@ class Split:
             raise SplitError("The training conditions are not the conditions with training cells; make the split anew.")
         fitted = have[Role.TRAIN] | have[Role.VALID]
         both = have[Role.TRAIN] & set(self.valid_conditions)
-        if self.kind not in _BY_CELL:
+        if self.kind not in BY_CELL:
             both |= fitted & have[Role.TEST]
         if both:
             raise SplitError(f"The held-out condition {str(min(both))!r} has cells to train on: a leak.")
@@ -202,12 +200,15 @@ class Split:
                 name: tuple(Condition.parse(text, study.context_names) for text in content[name])
                 for name in ("test_conditions", "valid_conditions", "train_conditions")
             }
-            split = cls(study, content["kind"], content["seed"], roles, params=content["params"], **lists)
+            kind, seed, params = content["kind"], content["seed"], content["params"]
+            if kind not in KINDS or not isinstance(seed, int) or not isinstance(params, dict):
+                raise ValueError(f"kind {kind!r}, seed {seed!r}")
+            split = cls(study, kind, seed, roles, params=params, **lists)
+            split.check_leaks()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             if isinstance(error, CellgapError):
                 raise
             raise StorageError(f"{str(path)!r} is a damaged split ({error!r}): make it anew.") from None
-        split.check_leaks()
         return split
 
     def table(self) -> dict[str, list[Any]]:

@@ -303,8 +303,8 @@ class Study:
     def __repr__(self) -> str:
         kind = "raw counts" if self.is_counts else "measurements"
         return (
-            f"Study of {self.n_obs:,} cells x {self.n_vars:,} genes ({kind}): "
-            f"{len(self.conditions)} conditions, {len(self.controls)} contexts with controls"
+            f"Study of {self.n_obs:,} cells x {self.n_vars:,} genes ({kind}); "
+            f"treated conditions: {len(self.conditions)}, contexts with controls: {len(self.controls)}"
         )
 
 

@@ -22,7 +22,7 @@ REFERENCE only. The same study and seed give the same split on every platform (P
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from cellgap.study._condition import Condition
 from cellgap.study._design import text_of
 from cellgap.study._divide import Options, check_fraction, divide
 from cellgap.study._dose import check_dose, read_dose
-from cellgap.study._rules import breaks_rule
+from cellgap.study._rules import KINDS, breaks_rule
 from cellgap.study._split import Split
 from cellgap.study._study import Study
 from cellgap.study._treatment import Treatment
@@ -202,6 +202,8 @@ def unseen_combination(
         A treatment is unknown.
     """
     combinations = list(combinations)
+    if not combinations:
+        raise SplitError("Nothing to hold out: name at least one combination, such as [('a', 'b')].")
     if any(isinstance(members, str) for members in combinations):
         raise SplitError(
             f"Expected combinations as a list of names each, such as [('a', 'b')], found {combinations!r}."
@@ -333,19 +335,6 @@ def leave_one_domain_out(
     return divide(study, "leave_one_domain_out", params, options, domain=domain)
 
 
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
-        in_distribution,
-        unseen_dose,
-        unseen_treatment,
-        unseen_combination,
-        unseen_context,
-        leave_one_domain_out,
-    )
-}
-
-
 def by_name(kind: str, study: Study, **params: Any) -> Split:
     """Return the split of a kind given by name, with its arguments by name: for run files.
 
@@ -354,13 +343,14 @@ def by_name(kind: str, study: Study, **params: Any) -> Split:
     SplitError
         The kind is unknown, or an argument is missing or unknown.
     """
-    if kind not in _KINDS:
-        raise SplitError(f"Unknown kind of split {kind!r}: {close_to(kind, list(_KINDS))}")
+    if kind not in KINDS:
+        raise SplitError(f"Unknown kind of split {kind!r}: {close_to(str(kind), KINDS)}")
+    make: Callable[..., Split] = globals()[kind]
     try:
-        inspect.signature(_KINDS[kind]).bind(study, **params)
+        inspect.signature(make).bind(study, **params)
     except TypeError as error:
         raise SplitError(f"The split {kind!r} was given wrong arguments: {error}.") from None
-    return _KINDS[kind](study, **params)
+    return make(study, **params)
 
 
 def _names(study: Study, names: str | Iterable[str] | None) -> list[str]:
