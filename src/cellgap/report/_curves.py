@@ -81,7 +81,7 @@ def _history(steps: np.ndarray, columns: dict[str, np.ndarray], name: str) -> Pi
     ax.set_xlabel("training step")
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     sentence = listing(told)
-    extra = f" {count(lost, 'value')} were infinite and are not drawn." if lost else ""
+    extra = f" {count(lost, 'infinite value')} {'is' if lost == 1 else 'are'} not drawn." if lost else ""
     sentence = f"{sentence[0].upper()}{sentence[1:]}.{extra}"
     return Picture(to_svg(fig, sentence, name), sentence)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import eigh
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +27,10 @@ def fit_projection(cells: Float[np.ndarray, "cells genes"]) -> Projection | None
     center = cells.mean(axis=0)
     centered = cells - center
     wide = cells.shape[1] > cells.shape[0]
-    values, vectors = np.linalg.eigh(centered @ centered.T if wide else centered.T @ centered)
-    total = float(np.trace(centered @ centered.T if wide else centered.T @ centered))
-    values, vectors = values[::-1][:2], vectors[:, ::-1][:, :2]
+    gram = centered @ centered.T if wide else centered.T @ centered
+    total = float(np.trace(gram))
+    values, vectors = eigh(gram, subset_by_index=(len(gram) - 2, len(gram) - 1))
+    values, vectors = values[::-1], vectors[:, ::-1]
     if total <= 0 or values[1] <= 1e-9 * values[0]:
         return None
     axes = centered.T @ vectors / np.sqrt(values) if wide else vectors

@@ -1,10 +1,11 @@
 """One page out of one `ReportData`: figures and rows are made here, words and order are the template's."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cellgap import __version__
 from cellgap.errors import StorageError
@@ -74,6 +75,7 @@ def _page(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = lambda picture: Markup(picture.svg)
+    environment.filters["breaks"] = _breaks
     loader = environment.loader
     assert loader is not None
     known = scores(data)
@@ -103,6 +105,11 @@ def _page(data: ReportData) -> str:
         number=number,
         **parts,
     )
+
+
+def _breaks(name: str) -> Markup:
+    """Return `name` escaped, allowed to break after the marks that join the parts of a condition."""
+    return Markup(re.sub(r"([@+|_/:])", r"\1<wbr>", str(escape(name))))
 
 
 def _conditions(data: ReportData, known: Scores) -> tuple[ConditionPart, ...]:

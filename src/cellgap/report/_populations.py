@@ -107,7 +107,7 @@ def _overview(cells: dict[str, np.ndarray], condition: str, name: str) -> Pictur
     for role, color, line in _ROLES:
         xy = points[role][inside[role]]
         xy = xy[sample(len(xy), _DRAWN)]
-        dots(ax, xy[:, 0], xy[:, 1], color, alpha=0.45)
+        dots(ax, xy[:, 0], xy[:, 1], color, alpha=0.6)
         field = density_2d(points[role], low, high)
         if field:
             levels = ax.contour(
@@ -151,16 +151,21 @@ def _distributions(
 ) -> Picture:
     columns = min(3, len(top))
     rows = -(-len(top) // columns)
-    width, height = (350 - 30) / columns, (310 - 36) / rows
+    width, height = (350 - 36) / columns, (310 - 36) / rows
     fig = Figure(figsize=(350 / 72, 310 / 72))
     for place, gene in enumerate(top):
         row, column = divmod(place, columns)
-        ax = subpanel(fig, 30 + column * width + 14, 26 + row * height + 20, width - 18, height - 32)
+        ax = subpanel(fig, 36 + column * width + 14, 26 + row * height + 20, width - 18, height - 32)
         _violins(ax, {role: values[:, gene] for role, values in cells.items()})
         ax.set_title(shorten(genes[gene], 14), fontsize=TEXT, color=INK, pad=3)
     fig.text(9 / 350, 0.5, shorten(expression, 40), rotation=90, ha="center", va="center")
     legend(fig, 30)
     shown = [genes[gene] for gene in top]
+    opening = (
+        f"The {len(top)} genes whose mean the treatment moved most (measured against control, whatever the prediction)."
+        if len(top) < len(genes)
+        else "All genes, the one whose mean the treatment moved most first."
+    )
     changes = "; ".join(
         f"{genes[gene]}: control {number(cells['control'][:, gene].mean())}, measured"
         f" {number(cells['measured'][:, gene].mean())}, predicted {number(cells['predicted'][:, gene].mean())}"
@@ -168,8 +173,7 @@ def _distributions(
     )
     return Picture(
         to_svg(fig, f"Distributions over cells of {listing(shown)} in {condition}; means: {changes}.", name),
-        f"The {count(len(top), 'gene')} whose mean the treatment moved most (measured against control, whatever the"
-        " prediction). Bodies: how cells are distributed; dots: means.",
+        f"{opening} Bodies: how cells are distributed; dots: means.",
     )
 
 

@@ -12,7 +12,7 @@ from cellgap.report._words import count, fixed, interval, metric_text, shorten
 
 _LINES = 5  # metrics in the headline figure
 _NAMES = 22  # characters of a predictor's name
-_FRAME = (-2.0, 2.0)  # scaled scores beyond become an arrow at the edge with their number, so that they flatten nothing
+_FRAME = (-1.0, 2.0)  # scaled scores beyond become an arrow at the edge with their number, so that they flatten nothing
 
 
 def headline_picture(scores: Scores, zero: str, one: str) -> Picture | None:

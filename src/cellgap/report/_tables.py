@@ -40,6 +40,11 @@ class ScoreTable:
     heads: tuple[tuple[str, str, str], ...]
     rows: tuple[Row, ...]
 
+    @property
+    def noted(self) -> bool:
+        """Whether any row ends with a text."""
+        return any(row.last for row in self.rows)
+
 
 def summary_tables(scores: Scores) -> tuple[ScoreTable, ...]:
     """Return one table per space: predictors in rows, best headline score on top, metrics in columns."""
