@@ -1,0 +1,87 @@
+"""What a space is: coordinates in which a model works, fitted on training cells."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from anndata import AnnData
+from jaxtyping import Float
+
+from cellgap.study import Split
+
+
+class AbstractFittedSpace(eqx.Module):
+    """Coordinates of cells, with the way there and back.
+
+    Three descriptions of a cell: *measured* values as they are stored (counts, intensities), *gene space* (the chosen
+    genes after the transform, what metrics and figures use), and the *code* in which a map works.
+    """
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Number of coordinates of a code."""
+
+    @property
+    @abstractmethod
+    def genes(self) -> tuple[str, ...]:
+        """Names of the genes of gene space, in order."""
+
+    @property
+    @abstractmethod
+    def layer(self) -> str | None:
+        """Where the measured values are read: None or "X", or the name of a layer."""
+
+    @property
+    @abstractmethod
+    def nonnegative(self) -> bool:
+        """Whether values of gene space cannot be negative."""
+
+    @property
+    @abstractmethod
+    def reconstruction(self) -> Mapping[str, float]:
+        """How well codes give back gene space on validation cells: see `reconstruction_of`."""
+
+    @abstractmethod
+    def measured(self, values: Any) -> Float[np.ndarray, "cells genes"]:
+        """Return measured values of the study's genes (CSR or array, all of them, in order) in gene space, float32.
+
+        Raises
+        ------
+        DataError
+            The values cannot be transformed.
+        """
+
+    @abstractmethod
+    def encode(self, adata: AnnData, rows: Sequence[int] | np.ndarray | None = None) -> Float[np.ndarray, "cells dim"]:
+        """Return the codes of cells, float32; of all cells where no rows are given.
+
+        Genes are found by name: their order does not matter, and further genes are ignored.
+
+        Raises
+        ------
+        DataError
+            Genes are missing, or the values cannot be transformed.
+        DesignError
+            The layer is missing.
+        """
+
+    @abstractmethod
+    def decode(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
+        """Return codes in gene space, float32."""
+
+
+class AbstractSpace(ABC):
+    """Settings of a space."""
+
+    @abstractmethod
+    def fit(self, split: Split) -> AbstractFittedSpace:
+        """Return the space, fitted on the training cells of a split and on no others.
+
+        Raises
+        ------
+        DataError, ConfigError
+            The measurements do not suit the settings.
+        """
