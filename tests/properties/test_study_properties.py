@@ -169,6 +169,8 @@ def arguments(kind: str, study: Study, data: st.DataObject) -> dict[str, Any]:
         return {"names": some(data, names)}
     if kind == "unseen_combination":
         return {"combinations": [data.draw(st.sampled_from([c.names for c in study.conditions if len(c.names) == 2]))]}
+    if kind == "unseen_conditions":
+        return {"conditions": [repr(c) for c in some(data, study.conditions)]}
     if kind == "unseen_context":
         name = data.draw(st.sampled_from(study.context_names))
         return {
@@ -190,6 +192,9 @@ def must_not_train(kind: str, held: dict[str, Any], obs: pd.DataFrame, study: St
         return np.array([bool(m & set(held["names"])) for m in members])
     if kind == "unseen_combination":
         return np.array([set(held["combinations"][0]) <= m for m in members])
+    if kind == "unseen_conditions":
+        held_out = {i for i, c in enumerate(study.all_conditions) if repr(c) in held["conditions"]}
+        return np.isin(study.codes, list(held_out))
     if kind == "unseen_context":
         names = set(held["treatments"] or study.treatments)
         ((column, values),) = held["context"].items()
@@ -206,6 +211,7 @@ def must_not_train(kind: str, held: dict[str, Any], obs: pd.DataFrame, study: St
         "unseen_dose",
         "unseen_treatment",
         "unseen_combination",
+        "unseen_conditions",
         "unseen_context",
         "leave_one_domain_out",
     ],

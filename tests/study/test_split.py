@@ -116,6 +116,15 @@ def test_a_domain_may_be_a_number(kind: str, study: Study) -> None:
     assert (texts.roles == numbers.roles).all() and (texts.roles == Role.TEST).any()
 
 
+def test_unseen_conditions_are_exactly_these(study: Study) -> None:
+    made = split.unseen_conditions(study, ["nutlin@10 | A549", Condition("nutlin", dose=10, cell_line="K562")])
+    assert [str(c) for c in made.test_conditions] == ["nutlin@10nM | A549", "nutlin@10nM | K562"]
+    assert set(made.train_conditions) == set(study.conditions) - set(made.test_conditions)
+    leaky = dataclasses.replace(made, params=made.params | {"conditions": ["nutlin@100nM | cell_line=A549"]})
+    with pytest.raises(SplitError, match="is held out by name: a leak"):
+        leaky.check_leaks()
+
+
 def test_validation_conditions_are_held_out_whole(study: Study) -> None:
     whole = ["dexamethasone@10 | A549", Condition("dexamethasone", dose=10, cell_line="K562")]
     made = split.unseen_treatment(study, "nutlin", valid_conditions=whole)
@@ -131,6 +140,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("unseen_dose", {"doses": [100]}),
     ("unseen_treatment", {"names": ["nutlin"]}),
     ("unseen_combination", {"combinations": [["nutlin", "trametinib"]]}),
+    ("unseen_conditions", {"conditions": ["nutlin@10 | A549", "dexamethasone@100nM | K562"]}),
     ("unseen_context", {"treatments": ["nutlin"], "context": {"cell_line": "A549"}}),
     ("leave_one_domain_out", {"column": "plate", "held_out": "p2", "min_cells": 1}),
 ]
@@ -189,6 +199,10 @@ BAD: list[Any] = [
     ("unseen_combination", {"combinations": [["nutlin"]]}, SplitError, "at least two"),
     ("unseen_combination", {"combinations": ["nutlin+trametinib"]}, SplitError, "list of names each"),
     ("unseen_combination", {"combinations": []}, SplitError, "Nothing to hold out"),
+    ("unseen_conditions", {"conditions": []}, SplitError, "Nothing to hold out"),
+    ("unseen_conditions", {"conditions": ["control | A549"]}, SplitError, "only treated conditions"),
+    ("unseen_conditions", {"conditions": ["nutlin@50 | A549"]}, ConditionError, "No cell was measured under"),
+    ("unseen_conditions", {"conditions": "nutlyn@10 | A549"}, ConditionError, "did you mean 'nutlin'"),
     ("unseen_context", {"treatments": None, "context": {"line": "A549"}}, ConditionError, "did you mean 'cell_line'"),
     ("unseen_context", {"treatments": None, "context": {"cell_line": "A459"}}, ConditionError, "did you mean 'A549'"),
     ("unseen_context", {"treatments": None, "context": {}}, SplitError, "needs a context"),
@@ -353,7 +367,7 @@ def test_works_without_context_and_with_one(adata: AnnData) -> None:
         one_line = adata[adata.obs["cell_line"] == "A549"].copy()
         study = Study(one_line, Design(treatment="drug", dose="dose_nM", control="vehicle", context=context))
         for kind, params in KINDS:
-            if kind != "unseen_context":
+            if kind not in ("unseen_context", "unseen_conditions"):  # these name two cell lines
                 split.by_name(kind, study, **params).check_leaks()
     with pytest.raises(ConditionError, match="Unknown context name 'cell_line'"):
         split.unseen_context(

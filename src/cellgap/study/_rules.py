@@ -10,6 +10,7 @@ KINDS = (
     "unseen_dose",
     "unseen_treatment",
     "unseen_combination",
+    "unseen_conditions",
     "unseen_context",
     "leave_one_domain_out",
 )
@@ -31,6 +32,8 @@ def breaks_rule(kind: str, params: Mapping[str, Any], condition: Condition) -> s
         for combination in params["combinations"]:
             if set(combination) <= names:
                 return f"the combination {' + '.join(combination)} is held out"
+    if kind == "unseen_conditions" and repr(condition) in params["conditions"]:
+        return "it is held out by name"
     if kind == "unseen_context":
         here = dict(condition.context)
         held = sorted(names & set(params["treatments"]))

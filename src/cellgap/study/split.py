@@ -7,6 +7,7 @@ in_distribution          a fraction of the cells of every condition             
 unseen_dose              one or more doses of known treatments                       does it follow the dose?
 unseen_treatment         all doses of some treatments                                does it use the descriptor?
 unseen_combination       combinations whose members are seen alone                   does it compose?
+unseen_conditions        conditions given by name (a dose and a drug at once)        several of these at once?
 unseen_context           treatments in one context, seen in others                   does it transfer?
 leave_one_domain_out     one donor, batch or laboratory                              does it generalize?
 =======================  ==========================================================  ==========================
@@ -44,6 +45,7 @@ __all__ = [
     "in_distribution",
     "leave_one_domain_out",
     "unseen_combination",
+    "unseen_conditions",
     "unseen_context",
     "unseen_dose",
     "unseen_treatment",
@@ -229,6 +231,49 @@ def unseen_combination(
                 "hold out combinations whose members were also measured alone."
             )
     return split
+
+
+def unseen_conditions(
+    study: Study,
+    conditions: str | Condition | Iterable[str | Condition],
+    *,
+    valid: float = 0.1,
+    valid_conditions: Iterable[Condition | str] = (),
+    seed: int = 0,
+    min_cells: int = 50,
+) -> Split:
+    """Return a split that holds out exactly these conditions: several questions in one run.
+
+    Nothing else is held out, so it is for the caller to also name what would show the answer, such as every dose of a
+    treatment that is meant to be unseen, and its combinations.
+
+    Parameters
+    ----------
+    study
+        The study.
+    conditions
+        Measured, treated conditions, as such or as text: ``["trametinib@1000nM | A549"]``.
+    valid, valid_conditions, seed, min_cells
+        As in the text of this module.
+
+    Raises
+    ------
+    SplitError
+        There is none, a control is among them, or nothing is left to train on.
+    ConditionError
+        A condition is unknown, or was not measured.
+    """
+    wanted = [conditions] if isinstance(conditions, str | Condition) else list(conditions)
+    if not wanted:
+        raise SplitError("Nothing to hold out: name at least one condition, such as 'trametinib@1000nM'.")
+    held = sorted({study.resolve(condition) for condition in wanted})
+    for condition in held:
+        study.rows(condition)
+        if condition.is_control:
+            raise SplitError(f"{str(condition)!r} is a control: only treated conditions can be held out.")
+    options = Options(valid, valid_conditions, seed, min_cells)
+    params: dict[str, Any] = {"conditions": [repr(c) for c in held]}
+    return divide(study, "unseen_conditions", params, options, conditions=held)
 
 
 def unseen_context(
