@@ -42,6 +42,9 @@ def settings(cls: _T) -> _T:
 
 def register(cls: _T) -> _T:
     """Return the frozen dataclass `cls` after making its name a ``kind`` of `from_dict`."""
+    known = _KINDS.get(cls.__name__)
+    if known is not None and known.__module__ != cls.__module__:
+        raise ConfigError(f"The kind {cls.__name__!r} is taken by {known.__module__}: name the class otherwise.")
     _KINDS[cls.__name__] = cls
     return cls
 
@@ -60,7 +63,7 @@ def to_dict(value: Any) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Any:
-    """Return the settings that `to_dict` wrote.
+    """Return the settings that `to_dict` wrote; the module that defines their class has to be imported before.
 
     Raises
     ------

@@ -111,7 +111,7 @@ def checked(frame: "DataFrame", where: str) -> Descriptors:
         if series.dtype.kind not in "biuf":
             text = next((v for v in series if isinstance(v, str)), series.iloc[0])
             raise DataError(f"{where} has a column {column!r} that is not numeric ({text!r}): remove or encode it.")
-        values[:, j] = series.to_numpy(dtype=np.float64)
+        values[:, j] = series.to_numpy(dtype=np.float64, na_value=np.nan)
         if not np.isfinite(values[:, j]).all():
             name = names[int(np.argmin(np.isfinite(values[:, j])))]
             raise DataError(

@@ -91,7 +91,7 @@ def _doses_from_wells(adata: "AnnData") -> "AnnData":
 def _labeled_cells(adata: "AnnData") -> "AnnData":
     """Return the cells that have a treatment, a dose and a cell line; says how many have not."""
     columns = ["perturbation", "dose_value", "cell_line"]
-    known = np.array([adata.obs[column].notna().to_numpy() for column in columns]).all(axis=0)
+    known: np.ndarray = np.logical_and.reduce([adata.obs[column].notna().to_numpy() for column in columns])
     if known.all():
         return adata
     _tell(f"sciplex3: left out {int((~known).sum()):,} of {len(known):,} cells without a treatment, dose or cell line.")
