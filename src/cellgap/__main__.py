@@ -1,0 +1,5 @@
+"""``python -m cellgap`` is ``cellgap``."""
+
+from cellgap.cli import main
+
+main()

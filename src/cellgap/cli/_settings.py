@@ -1,0 +1,102 @@
+"""Settings in a run file: kinds filled in where only one fits, encoders joined, paths made absolute."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cellgap.errors import ConfigError
+from cellgap.settings import from_dict
+
+
+def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
+    """Return the estimator that the section ``[model]`` describes.
+
+    Parameters
+    ----------
+    section
+        ``kind`` and nested tables. A list of encoders is joined; ``kind`` may be left out where only one fits.
+    base
+        Folder that relative paths start from.
+
+    Raises
+    ------
+    ConfigError
+        A kind or setting is unknown, or a value is wrong.
+    """
+    from cellgap import transport
+
+    estimators = {name: getattr(transport, name) for name in _ESTIMATORS}
+    return from_dict(_completed(section, estimators, "[model]", base))
+
+
+_ESTIMATORS = ("ConditionalMonge", "Monge", "MeanShift", "Gaussian", "Identity")
+
+
+def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -> dict[str, Any]:
+    """Return a table with its kind named and its nested tables completed."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} must be a table, found {values!r}.")
+    kind = values.get("kind", next(iter(kinds)) if len(kinds) == 1 else None)
+    if kind not in kinds:
+        close = difflib.get_close_matches(str(kind), kinds, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(kinds)}."
+        found = f"the unknown kind {kind!r}" if kind is not None else "no kind"
+        raise ConfigError(f"{where} has {found}: {hint}")
+    cls = kinds[kind]
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    needed = [f.name for f in dataclasses.fields(cls) if _has_no_default(f)]  # type: ignore[arg-type]
+    result: dict[str, Any] = {"kind": kind}
+    for name, value in values.items():
+        if name == "kind":
+            continue
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names) or 'none'}."
+            raise ConfigError(f"{where} ({kind}) has no setting {name!r}: {hint}")
+        nested = _kinds_of(hints[name])
+        path = f"{where} {name}"
+        if nested and isinstance(value, list):
+            if name != "encoder":
+                raise ConfigError(f"{path} must be a table, found a list.")
+            joined = [_completed(item, nested, path, base) for item in value]
+            result[name] = {"kind": "Joint", "encoders": joined}
+        elif nested and name == "encoder" and isinstance(value, Mapping) and value.get("kind") == "Joint":
+            joined = [_completed(item, nested, path, base) for item in value.get("encoders", ())]
+            result[name] = {"kind": "Joint", "encoders": joined}
+        elif nested:
+            result[name] = _completed(value, nested, path, base)
+        else:
+            result[name] = _absolute(value, base) if (kind, name) == ("Table", "source") else value
+    for name in needed:
+        if name not in result:
+            expected = ", ".join(_kinds_of(hints[name]))
+            raise ConfigError(f"{where} ({kind}) needs {name!r}" + (f": a table of kind {expected}." if expected else "."))
+    return result
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _kinds_of(hint: Any) -> dict[str, type]:
+    """Return the settings that a field takes: its class, or the classes of its interface; none for plain values."""
+    from cellgap import encode, space
+
+    if hint is encode.AbstractEncoder:
+        return {cls.__name__: cls for cls in (encode.Table, encode.Dose, encode.Context, encode.OneHot)}
+    if hint is space.AbstractSpace:
+        return {cls.__name__: cls for cls in (space.PCA, space.Genes)}
+    return {hint.__name__: hint} if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+
+
+def _absolute(source: Any, base: Path) -> Any:
+    if not isinstance(source, str) or source.startswith("uns:"):
+        return source
+    path = (base / source).resolve()
+    if not path.exists():
+        raise ConfigError(f"the descriptor table {str(path)!r} does not exist.")
+    return str(path)
