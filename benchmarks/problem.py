@@ -7,7 +7,8 @@ environment read the same cells:
 - ``controls`` (cells, d), ``treated`` (6, cells, d), float32;
 - ``names``: ``drug-dose``, ``doses`` in nM;
 - ``embedding`` (6, 10): stands for the published effect embedding, ten numbers between 0 and 1 a condition, here
-  a fixed linear map of the drug's descriptor times the strength of the dose.
+  a fixed linear map of the drug's descriptor times the logarithm of the dose; ``drugs`` and ``drug_embedding`` (3, 10)
+  are the same without the dose.
 
 Run as a program, so that the process which measures others stays small.
 """
@@ -39,14 +40,16 @@ def main() -> None:
     doses = (10.0, 10000.0)
     made = simulate_latent(doses=doses, dim=args.d, n_train=args.cells, n_test=0, seed=0)
     conditions = [(str(drug), dose) for drug in made.descriptors.index for dose in doses]
-    effect = np.stack([made.descriptors.loc[drug].to_numpy() * np.log10(dose) for drug, dose in conditions])
-    effect = effect @ np.random.default_rng(0).normal(size=(effect.shape[1], 10))
+    mix = np.random.default_rng(0).normal(size=(made.descriptors.shape[1], 10))
+    effect = np.stack([made.descriptors.loc[drug].to_numpy() @ mix * np.log10(dose) for drug, dose in conditions])
     np.savez(
         args.path,
         controls=made.cells("control", "train"),
         treated=np.stack([made.cells(f"{drug}@{dose:g}nM", "train") for drug, dose in conditions]),
         names=np.array([f"{drug}-{dose:.0f}" for drug, dose in conditions]),
         doses=np.array([dose for _, dose in conditions]),
+        drugs=made.descriptors.index.to_numpy().astype(str),
+        drug_embedding=(made.descriptors.to_numpy() @ mix).astype(np.float32),
         embedding=((effect - effect.min()) / (effect.max() - effect.min())).astype(np.float32),
     )
     print(json.dumps({"conditions": len(conditions)}))

@@ -1,5 +1,6 @@
 """Checkpoints of a training run: every array of the state and a readable header, replaced atomically."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -15,7 +16,9 @@ NAME = "checkpoint.eqx"
 
 
 def write_checkpoint(folder: Path, state: Any, header: dict[str, Any]) -> None:
-    """Write `state` and `header` as one file, through a neighbor and a rename: a kill leaves the old or the new one whole.
+    """Write `state` and `header` as one file, through a neighbor and a rename.
+
+    A kill leaves the old checkpoint or the new one, whole; a digest gives away a file that was damaged later.
 
     Parameters
     ----------
@@ -28,9 +31,10 @@ def write_checkpoint(folder: Path, state: Any, header: dict[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    buffer.write(json.dumps(header).encode() + b"\n")
     eqx.tree_serialise_leaves(buffer, state)
-    replace(folder / NAME, lambda handle: handle.write(buffer.getvalue()))
+    arrays = buffer.getvalue()
+    first = json.dumps({"digest": _digest(header, arrays)} | header).encode() + b"\n"
+    replace(folder / NAME, lambda handle: handle.write(first + arrays))
 
 
 def read_checkpoint(folder: Path, like: _State) -> tuple[_State, dict[str, Any]] | None:
@@ -52,12 +56,18 @@ def read_checkpoint(folder: Path, like: _State) -> tuple[_State, dict[str, Any]]
     if not path.exists():
         return None
     try:
-        with path.open("rb") as handle:
-            header = json.loads(handle.readline())
-            state = eqx.tree_deserialise_leaves(handle, like)
-    except (ValueError, RuntimeError, EOFError, OSError, TypeError) as error:
-        first = str(error).splitlines()[0]
+        first, _, arrays = path.read_bytes().partition(b"\n")
+        header = json.loads(first)
+        if header.pop("digest") != _digest(header, arrays):
+            raise ValueError("the digest does not match")
+        state = eqx.tree_deserialise_leaves(io.BytesIO(arrays), like)
+    except (ValueError, RuntimeError, EOFError, OSError, TypeError, KeyError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise StorageError(
-            f"{path} cannot be resumed ({first}): it is damaged or of another model; delete it or use another folder."
+            f"{path} cannot be resumed ({reason}): it is damaged or of another model; delete it or use another folder."
         ) from None
     return state, header
+
+
+def _digest(header: dict[str, Any], arrays: bytes) -> str:
+    return hashlib.sha256(json.dumps(header).encode() + b"\n" + arrays).hexdigest()

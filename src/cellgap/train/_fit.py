@@ -20,6 +20,7 @@ from pydantic import Field
 
 from cellgap.errors import ConvergenceError, StorageError
 from cellgap.settings import settings
+from cellgap.storage import replace
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
 from cellgap.train._progress import progress_bar
 
@@ -65,9 +66,11 @@ class FitResult(NamedTuple, Generic[_State]):
     best_step
         Its step.
     history
-        One row a chunk: ``step``, the mean of every logged number over the chunk, and the validation logs where there are any.
+        One row a chunk: ``step``, the mean of every logged number over the chunk, and the validation logs where there
+        are any; before them a row for step 0 where there is a validation.
     stopped
-        ``"finished"``, ``"early"`` (patience) or ``"interrupted"`` (Ctrl-C: state and checkpoint are those of the last whole chunk).
+        ``"finished"``, ``"early"`` (patience) or ``"interrupted"`` (Ctrl-C: state and checkpoint are those of the last
+        whole chunk).
     """
 
     state: _State
@@ -97,8 +100,8 @@ def fit(
 ) -> FitResult[_State]:
     """Return the trained state: `step` applied ``loop.n_steps`` times, in compiled chunks.
 
-    Step number ``i`` uses the key ``fold_in(key, i)``, so a run that was killed and resumed from its checkpoint gives the same
-    bits as one that was not.
+    Step number ``i`` uses the key ``fold_in(key, i)``, so a run that was killed and resumed from its checkpoint gives
+    the same bits as one that was not.
 
     Parameters
     ----------
@@ -113,7 +116,9 @@ def fit(
     validate
         Pure function ``state -> logs`` on fixed cells.
     criterion
-        Name of the validation log to minimize.
+        Name of the validation log to minimize. Where it is a vector (one value a fold of the held-out cells), its mean
+        is logged, and a state replaces the best one only if it is better by more than the standard error of the paired
+        difference over folds: noise does not replace a simpler state.
     folder
         Where to write ``checkpoint.eqx`` and ``log.jsonl``; a checkpoint found there is resumed.
     fingerprint
@@ -126,7 +131,7 @@ def fit(
     Raises
     ------
     ConvergenceError
-        The loss is no longer finite; the message names the step, and the last good checkpoint stays.
+        A log or a validation is no longer finite; the message names the step, and the last good checkpoint stays.
     StorageError
         The folder's checkpoint belongs to another run.
     """
@@ -141,32 +146,39 @@ def fit(
     with _deferred_interrupt() as interrupted, progress_bar(title, loop.n_steps, book.step, shown=progress) as show:
         if check is not None and book.step == 0:
             # The start is a candidate: a map that training does not improve is not replaced by it.
-            row = {"step": 0.0} | {name: float(value) for name, value in check(state).items()}
-            book.best_value = row[criterion]
-            book.history.append(row)
+            judged = check(state)
+            book.best_value = _replicates(judged[criterion])
+            book.history.append({"step": 0.0} | _judged(judged, 0))
         while book.step < loop.n_steps and book.stopped == "finished":
             length = min(loop.chunk, loop.n_steps - book.step)
             advance = run if length == loop.chunk else eqx.filter_jit(_scan(step, length), donate="all-except-first")
             # `best` may share buffers with `state`, which is donated.
             state, logs = advance((key, jnp.int32(book.step)), jax.tree.map(jnp.array, state))
+            means = _chunk_means(logs, book.step)
             book.step += length
-            row = {"step": float(book.step)} | {name: float(np.mean(value)) for name, value in logs.items()}
-            _refuse_nonfinite(row, book.step)
+            row = {"step": float(book.step)} | means
             if check is not None and (_due(book.step, length, loop.valid_every) or book.step == loop.n_steps):
-                row |= {name: float(value) for name, value in check(state).items()}
-                if row[criterion] < book.best_value:
-                    book.best_value, book.best_step, book.waited, best = row[criterion], book.step, 0, state
+                judged = check(state)
+                row |= _judged(judged, book.step)
+                if _better(_replicates(judged[criterion]), book.best_value):
+                    book.best_value, book.best_step, book.waited, best = (
+                        _replicates(judged[criterion]),
+                        book.step,
+                        0,
+                        state,
+                    )
                 else:
                     book.waited += 1
                 if loop.patience is not None and book.waited >= loop.patience:
                     book.stopped = "early"
             book.history.append(row)
-            if interrupted():
+            if interrupted() and book.stopped == "finished" and book.step < loop.n_steps:
                 book.stopped = "interrupted"
             last = book.step == loop.n_steps or book.stopped != "finished"
             if folder is not None and (last or _due(book.step, length, loop.checkpoint_every)):
-                write_checkpoint(folder, _Saved(state, best), book.header(fingerprint))
+                # The log first: where there is a checkpoint, the log reaches as far.
                 _write_log(folder, book.history)
+                write_checkpoint(folder, _Saved(state, best), book.header(fingerprint))
             show(book.step, row, time.perf_counter() - started)
     if check is None:
         best, book.best_step = state, book.step
@@ -179,7 +191,7 @@ class _Book:
     def __init__(self) -> None:
         self.step = 0
         self.best_step = 0
-        self.best_value = math.inf
+        self.best_value = [math.inf]
         self.waited = 0
         self.stopped = "finished"
         self.history: list[dict[str, float]] = []
@@ -191,13 +203,25 @@ class _Book:
     def resume(cls, header: dict[str, Any], fingerprint: str, folder: Path) -> "_Book":
         if header.pop("fingerprint") != fingerprint:
             raise StorageError(
-                f"{folder} holds a checkpoint of another run (data, settings or key differ): use another folder or delete it."
+                f"{folder} holds a checkpoint of another run (data, settings or key differ): "
+                "use another folder or delete it."
             )
         book = cls()
         vars(book).update(header)
         if book.stopped == "interrupted":
             book.stopped = "finished"
         return book
+
+
+def _replicates(value: Any) -> list[float]:
+    return [float(v) for v in np.ravel(np.asarray(value))]
+
+
+def _better(new: list[float], best: list[float]) -> bool:
+    """Return whether the mean is lower by more than the standard error of the paired difference."""
+    gain = np.asarray(best) - np.asarray(new)
+    noise = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
+    return bool(gain.mean() > noise)
 
 
 def _scan(step: Step[_State], length: int) -> Callable[..., tuple[_State, Logs]]:
@@ -216,28 +240,47 @@ def _due(step: int, length: int, every: int) -> bool:
     return step // every > (step - length) // every
 
 
-def _refuse_nonfinite(row: dict[str, float], step: int) -> None:
-    wrong = [name for name, value in row.items() if not math.isfinite(value)]
-    if wrong:
-        raise ConvergenceError(
-            f"training diverged: {wrong[0]} is {row[wrong[0]]} within the chunk that ends at step {step}; "
-            "lower learning_rate, or look at the data with `cellgap check`."
-        )
+def _chunk_means(logs: Logs, start: int) -> dict[str, float]:
+    """Return the mean of every log over a chunk; refuse what is not finite, naming the first such step."""
+    columns = {name: np.asarray(value) for name, value in logs.items()}
+    for name, values in columns.items():
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if len(wrong):
+            raise _diverged(name, values[wrong[0]], start + int(wrong[0]) + 1)
+    return {name: float(np.mean(values)) for name, values in columns.items()}
+
+
+def _judged(logs: Logs, step: int) -> dict[str, float]:
+    """Return the validation logs as numbers; refuse what is not finite."""
+    row = {name: float(np.mean(value)) for name, value in logs.items()}
+    for name, value in row.items():
+        if not math.isfinite(value):
+            raise _diverged(name, value, step)
+    return row
+
+
+def _diverged(name: str, value: float, step: int) -> ConvergenceError:
+    return ConvergenceError(
+        f"training diverged: {name} is {value} at step {step}; "
+        "lower learning_rate, or look at the data with `cellgap check`."
+    )
 
 
 def _write_log(folder: Path, history: list[dict[str, float]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row) + "\n" for row in history)
-    (folder / "log.jsonl").write_text(text)
+    replace(folder / "log.jsonl", lambda handle: handle.write(text.encode()))
 
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a flag that is read between chunks; the second one interrupts at once."""
     seen = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    # Only the main thread gets signals; a background job was told to ignore them, and goes on doing so.
+    if threading.current_thread() is not threading.main_thread() or previous in (None, signal.SIG_IGN):
         yield seen.is_set
         return
-    previous = signal.getsignal(signal.SIGINT)
 
     def note(signum, frame):
         if seen.is_set():

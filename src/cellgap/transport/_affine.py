@@ -6,15 +6,19 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.spatial.distance import cdist
 
 from cellgap.encode import FittedEncoder
 from cellgap.ot import bures_map
 from cellgap.storage import storable
 from cellgap.study import Condition
 from cellgap.transport._codes import Codes, Moments
-from cellgap.transport._ridge import fit_ridge, groups_of
+from cellgap.transport._ridge import feature_scale, fit_ridge, groups_of
 
 Start = Literal["identity", "shift", "gaussian"]
+# Kernel lengths tried, in units of the median distance between neighboring training conditions.
+_LENGTHS = (0.2, 0.5, 1.0, 2.0, 4.0)
+_NUGGET = 1e-3
 
 
 def condition_features(encoder: FittedEncoder, condition: Condition) -> Float[np.ndarray, " p"]:
@@ -59,26 +63,54 @@ def displacement(moments: Moments, center: np.ndarray, start: Start) -> tuple[np
 
 @storable
 class AffinePath(eqx.Module):
-    """The map ``T(x, c) = x + s(c) + (x - center) L(c)`` with `s` and `L` linear in the condition's features.
+    """The map ``T(x, c) = x + s(c) + (x - center) L(c)``, with `s` and `L` regressed on the condition's features.
 
-    Exactly the identity for a control. Source: Gaussian optimal maps (Bures), conditioned as the initialization of
-    CondOT (Bunne et al. 2022) but by ridge regression instead of a softmax of similarities.
+    A linear trend in the features, plus a Gaussian-kernel interpolation of what the trend leaves at the training conditions: exact
+    (up to a nugget) where cells were measured, the trend far from there, and the identity for a control. Source: Gaussian optimal
+    maps (Bures), conditioned in the spirit of CondOT's initialization (Bunne et al. 2022), by universal kriging.
+
+    Parameters
+    ----------
+    center
+        Mean of the controls, about which the linear parts act.
+    scale
+        Scale of every feature.
+    anchors
+        Scaled features of the training conditions.
+    length
+        Length of the kernel in scaled features.
+    shift, linear
+        Coefficients of trend features, then of anchors; `linear` is None for pure shifts.
     """
 
     center: Float[Array, " d"]
-    shift: Float[Array, "p d"]
-    linear: Float[Array, "p d d"] | None
+    scale: Float[np.ndarray, " p"]
+    anchors: Float[np.ndarray, "k p"]
+    length: float
+    shift: Float[Array, "q d"]
+    linear: Float[Array, "q d d"] | None
 
-    def __call__(self, features: Float[Array, " p"], x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    def at(self, features: Float[np.ndarray, " p"]) -> tuple[Float[Array, " d"], Float[Array, "d d"] | None]:
+        """Return shift and linear part for a condition with these features."""
+        weights = _basis(np.asarray(features)[None], self.scale, self.anchors, self.length)[0]
+        weights = jnp.asarray(weights, jnp.float32)
+        return weights @ self.shift, None if self.linear is None else jnp.tensordot(weights, self.linear, 1)
+
+    def __call__(self, features: Float[np.ndarray, " p"], x: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Return the mapped cells."""
-        moved = x + features @ self.shift
-        if self.linear is None:
-            return moved
-        return moved + (x - self.center) @ jnp.tensordot(features, self.linear, 1)
+        shift, linear = self.at(features)
+        return affine(x, self.center, shift, linear)
+
+
+def affine(
+    x: Float[Array, "n d"], center: Float[Array, " d"], shift: Float[Array, " d"], linear: Float[Array, "d d"] | None
+) -> Float[Array, "n d"]:
+    """Return ``x + shift + (x - center) linear``."""
+    return x + shift if linear is None else x + shift + (x - center) @ linear
 
 
 def fit_affine_path(codes: Codes, start: Start) -> AffinePath:
-    """Return the affine path of a split's training conditions, its penalties chosen by leaving treatments out."""
+    """Return the affine path of a split's training conditions; penalty and kernel are chosen by leaving treatments out."""
     moments = codes.moments
     d = codes.space.dim
     features = np.stack([condition_features(codes.encoder, m.condition) for m in moments])
@@ -86,14 +118,60 @@ def fit_affine_path(codes: Codes, start: Start) -> AffinePath:
     parts = [displacement(m, center, start) for m in moments]
     shifts = np.stack([s for s, _ in parts])
     groups = groups_of([m.condition for m in moments])
-    shift = (
-        fit_ridge(features, shifts, groups).coefficients if start != "identity" else np.zeros((features.shape[1], d))
-    )
+    scale = feature_scale(features)
+    # Errors of the linear part count by the displacement they cause on control cells.
+    root = np.linalg.cholesky(np.mean([m.control_cov for m in moments], axis=0) + 1e-9 * np.eye(d)).T
+    targets = {"shift": shifts}
+    if start == "gaussian":
+        targets["linear"] = np.stack([(root @ part).ravel() for _, part in parts])
+    length = _best_length(features, shifts, groups, scale)
+    coefficients = {name: _kriged(features, value, groups, scale, length) for name, value in targets.items()}
     linear = None
     if start == "gaussian":
-        # Errors of the linear part count by the displacement they cause on control cells.
-        root = np.linalg.cholesky(np.mean([m.control_cov for m in moments], axis=0) + 1e-9 * np.eye(d))
-        flat = np.stack([(root.T @ part).ravel() for _, part in parts])
-        ridge = fit_ridge(features, flat, groups).coefficients.reshape(-1, d, d)
-        linear = jnp.asarray(np.linalg.solve(root.T, ridge), jnp.float32)
-    return AffinePath(jnp.asarray(center, jnp.float32), jnp.asarray(shift, jnp.float32), linear)
+        stacked = coefficients["linear"].reshape(-1, d, d)
+        linear = jnp.asarray(np.linalg.solve(root, stacked), jnp.float32)
+    return AffinePath(
+        jnp.asarray(center, jnp.float32),
+        scale,
+        features / scale,
+        float(length),
+        jnp.asarray(coefficients["shift"], jnp.float32),
+        linear,
+    )
+
+
+def _basis(features: np.ndarray, scale: np.ndarray, anchors: np.ndarray, length: float) -> np.ndarray:
+    """Return trend features and kernel weights to the anchors, both 0 for a control; shape (n, p + k)."""
+    distances = cdist(features / scale, anchors, "sqeuclidean")
+    treated = (features[:, :1] > 0).astype(float)
+    return np.concatenate([features, treated * np.exp(-0.5 * distances / length**2)], axis=1)
+
+
+def _kriged(
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, scale: np.ndarray, length: float
+) -> np.ndarray:
+    """Return coefficients of trend and anchors, shape (p + k, targets)."""
+    trend = fit_ridge(features, targets, groups).coefficients
+    kernel = _basis(features, scale, features / scale, length)[:, features.shape[1] :]
+    rest = np.linalg.solve(kernel + _NUGGET * np.eye(len(kernel)), targets - features @ trend)
+    return np.concatenate([trend, rest])
+
+
+def _best_length(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, scale: np.ndarray) -> float:
+    """Return the kernel length that predicts left-out groups best; the shortest where there is nothing to leave out."""
+    distances = cdist(features / scale, features / scale)
+    apart = distances[distances > 1e-9]
+    unit = float(np.median(np.where(distances > 1e-9, distances, np.inf).min(1))) if len(apart) else 1.0
+    lengths = [unit * factor for factor in _LENGTHS]
+    distinct = np.unique(groups)
+    if len(distinct) < 3:
+        return lengths[0]
+    errors = np.zeros(len(lengths))
+    for g in distinct:
+        out = groups == g
+        for i, length in enumerate(lengths):
+            coefficients = _kriged(features[~out], targets[~out], groups[~out], scale, length)
+            predicted = _basis(features[out], scale, features[~out] / scale, length) @ coefficients
+            errors[i] += ((predicted - targets[out]) ** 2).sum()
+    # Within one per cent, the shorter kernel: it leaves unseen conditions to the trend.
+    return lengths[int(np.flatnonzero(errors <= errors.min() * 1.01)[0])]

@@ -19,7 +19,7 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
-from cellgap.transport._affine import AffinePath, Start, condition_features, fit_affine_path
+from cellgap.transport._affine import AffinePath, Start, affine, condition_features, fit_affine_path
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Vocabulary
 from cellgap.transport._gaps import map_gaps
@@ -192,19 +192,18 @@ class FittedConditionalMonge(AbstractMap):
     def transport(self, z: np.ndarray, condition: Condition) -> np.ndarray:
         """Return the mapped cells; see `AbstractMap.transport`."""
         encoded = self.encoder.encode_many([condition])
-        features = jnp.asarray(condition_features(self.encoder, condition), jnp.float32)
+        shift, linear = self.path.at(condition_features(self.encoder, condition))
         moved = _transport(
             self.net,
-            self.path,
             jnp.asarray(z),
             jnp.asarray(encoded.entities[0]),
             jnp.asarray(encoded.mask[0]),
             jnp.asarray(encoded.context[0]),
-            features,
+            (self.path.center, shift, linear),
         )
         return np.asarray(moved)
 
 
 @eqx.filter_jit
-def _transport(net, path, z, entities, mask, context, features):
-    return net(z, entities, mask, context) + (path(features, z) - z)
+def _transport(net, z, entities, mask, context, start):
+    return affine(z, *start) + (net(z, entities, mask, context) - z)

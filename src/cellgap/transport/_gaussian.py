@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from cellgap.encode import AbstractEncoder, FittedEncoder
 from cellgap.gap import Gap
@@ -10,7 +9,7 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Split
-from cellgap.transport._affine import AffinePath, condition_features, displacement, fit_affine_path
+from cellgap.transport._affine import AffinePath, condition_features, fit_affine_path
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Vocabulary
 from cellgap.transport._map import AbstractMap, vocabulary_of
@@ -21,8 +20,8 @@ class Gaussian:
     """Closed-form optimal maps between Gaussians; no training.
 
     ``T(x) = m_y + A (x - m_x)`` with ``A = S_x^(-1/2) (S_x^(1/2) S_y S_x^(1/2))^(1/2) S_x^(-1/2)`` for a condition that was
-    trained on, its covariance shrunk towards that of the controls; for another one, `A` and the shift are ridge
-    regressions from the condition's features.
+    trained on, its covariance shrunk towards that of the controls; for another one, `A` and the shift follow from the
+    condition's features (see `AffinePath`).
 
     Parameters
     ----------
@@ -40,12 +39,7 @@ class Gaussian:
     def fit_codes(self, codes: Codes, *, key=None) -> "FittedGaussian":
         """Return the maps of encoded training conditions."""
         path = fit_affine_path(codes, "gaussian")
-        center = np.asarray(path.center, np.float64)
-        own = [displacement(m, center, "gaussian") for m in codes.moments]
-        shifts = np.stack([shift for shift, _ in own]).astype(np.float32)
-        linears = np.stack([linear for _, linear in own]).astype(np.float32)
-        vocabulary = vocabulary_of(codes)
-        return FittedGaussian("Gaussian", codes.space, codes.encoder, vocabulary, (), path, shifts, linears)
+        return FittedGaussian("Gaussian", codes.space, codes.encoder, vocabulary_of(codes), (), path)
 
 
 @storable
@@ -58,14 +52,7 @@ class FittedGaussian(AbstractMap):
     vocabulary: Vocabulary
     measured_gaps: tuple[Gap, ...]
     path: AffinePath
-    shifts: Float[np.ndarray, "k d"]
-    linears: Float[np.ndarray, "k d d"]
 
     def transport(self, z: np.ndarray, condition: Condition) -> np.ndarray:
         """Return the mapped cells; see `AbstractMap.transport`."""
-        known = self.vocabulary.parsed()
-        if condition in known:
-            k = known.index(condition)
-            return z + self.shifts[k] + (z - np.asarray(self.path.center)) @ self.linears[k]
-        features = jnp.asarray(condition_features(self.encoder, condition), jnp.float32)
-        return np.asarray(self.path(features, jnp.asarray(z)))
+        return np.asarray(self.path(condition_features(self.encoder, condition), jnp.asarray(z)))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cellgap.nn import PerturbationNet
 from cellgap.train import draw_without_replacement
-from cellgap.transport._affine import AffinePath
+from cellgap.transport._affine import affine
 
 
 class Rows(NamedTuple):
@@ -53,10 +53,8 @@ class Problem(eqx.Module):
         Treated population of each condition.
     entities, mask, context
         The conditions as vectors; see `cellgap.encode`.
-    features
-        The conditions as flat vectors, for the affine path.
-    path
-        Closed-form maps that the network starts from.
+    center, shifts, linears
+        Closed-form affine map of each condition, which the network starts from; see `AffinePath`.
     """
 
     cells: Float[Array, "cells d"]
@@ -66,13 +64,14 @@ class Problem(eqx.Module):
     entities: Float[Array, "k m e"]
     mask: Bool[Array, "k m"]
     context: Float[Array, "k c"]
-    features: Float[Array, "k p"]
-    path: AffinePath
+    center: Float[Array, " d"]
+    shifts: Float[Array, "k d"]
+    linears: Float[Array, "k d d"] | None
 
     def transport(self, net: PerturbationNet, x: Float[Array, "n d"], k: Int[Array, ""]) -> Float[Array, "n d"]:
         """Return the cells `x` mapped to condition `k`: the closed-form map plus the network's displacement."""
-        moved = net(x, self.entities[k], self.mask[k], self.context[k])
-        return moved + (self.path(self.features[k], x) - x)
+        start = affine(x, self.center, self.shifts[k], None if self.linears is None else self.linears[k])
+        return start + (net(x, self.entities[k], self.mask[k], self.context[k]) - x)
 
     @property
     def n_conditions(self) -> int:

@@ -42,6 +42,12 @@ def groups_of(conditions: Sequence[Condition]) -> np.ndarray:
     return np.zeros(len(conditions), int)
 
 
+def feature_scale(features: np.ndarray) -> np.ndarray:
+    """Return the root mean square of every feature, 1 where it is always 0."""
+    scale = np.sqrt((features**2).mean(0))
+    return np.where(scale > 0, scale, 1.0)
+
+
 def fit_ridge(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> Ridge:
     """Return the ridge regression whose penalty predicts left-out groups best.
 
@@ -57,8 +63,7 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> 
     groups
         Group number of each condition; see `groups_of`.
     """
-    scale = np.sqrt((features**2).mean(0))
-    scale = np.where(scale > 0, scale, 1.0)
+    scale = feature_scale(features)
     scaled = features / scale
     errors = np.full(len(PENALTIES), np.nan)
     distinct = np.unique(groups)

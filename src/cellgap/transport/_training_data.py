@@ -16,7 +16,7 @@ def training_problem(codes: Codes, conditions: tuple[Condition, ...], role: Role
     """Return the problem of some conditions: their treated cells and matched controls that have one role."""
     controls = list(dict.fromkeys(c.control for c in conditions))
     encoded = codes.encoder.encode_many(conditions)
-    features = np.stack([condition_features(codes.encoder, c) for c in conditions])
+    starts = [path.at(condition_features(codes.encoder, c)) for c in conditions]
     used = np.concatenate([codes.rows(c, role) for c in (*controls, *conditions)])
     # Only the cells of this problem go to the device, so row numbers are those of the compacted table.
     place = np.full(len(codes.z), -1, np.int64)
@@ -31,8 +31,9 @@ def training_problem(codes: Codes, conditions: tuple[Condition, ...], role: Role
         entities=jnp.asarray(encoded.entities),
         mask=jnp.asarray(encoded.mask),
         context=jnp.asarray(encoded.context),
-        features=jnp.asarray(features, jnp.float32),
-        path=path,
+        center=path.center,
+        shifts=jnp.stack([shift for shift, _ in starts]),
+        linears=None if path.linear is None else jnp.stack([linear for _, linear in starts]),
     )
 
 
