@@ -22,9 +22,9 @@ def made(
                 predictor=p,
                 metric="r2_delta",
                 space="genes",
-                mean=0.5,
-                low=0.4,
-                high=0.6,
+                mean=0.4 + 0.5 * s,
+                low=0.3 + 0.5 * s,
+                high=0.5 + 0.5 * s,
                 scaled=s,
                 scaled_low=s - 0.1,
                 scaled_high=s + 0.1,
@@ -109,7 +109,7 @@ def test_few_conditions_are_said():
 
 def test_several_scores_are_tallied_against_the_best_baseline_of_each():
     data = made()
-    other = data.summary.assign(metric="mmd")
+    other = data.summary.assign(metric="mmd", mean=1 - data.summary["mean"])
     other.loc[other["predictor"] == "mean effect", "scaled"] = 0.9
     lost = pd.DataFrame(
         [
@@ -155,6 +155,76 @@ def test_seeds_are_averaged_and_nan_is_not_ranked():
     assert known.cells["ours", "a", ("r2_delta", "genes")][1] == pytest.approx(0.3)
 
 
+def test_a_scale_without_direction_is_not_used():
+    names = {"replicate": (0.9, 0.3), "mean effect": (0.4, 0.5), "ours": (0.5, 0.1)}
+    table = pd.DataFrame(
+        [
+            dict(predictor=p, condition=c, metric="r2_delta", space="genes", value=v, scaled=0.5)
+            for p, values in names.items()
+            for c, v in zip("ab", values, strict=True)
+        ]
+    )
+    assert shown_conditions(table, "ours") == ("a",)
+    known = scores(made(table=table))
+    assert known.ranked == ("a",) and math.isnan(known.cells["ours", "b", ("r2_delta", "genes")][1])
+    assert "a repeat is no better than the mean effect" in known.notes["b"]
+    assert known.unscaled == (), "on average the repeat is better"
+    data = made()
+    flipped = data.summary.assign(metric="mmd")  # lower is better, but the repeat has the highest value
+    both = scores(dataclasses.replace(data, summary=pd.concat([flipped, data.summary])))
+    assert both.unscaled == (("mmd", "genes"),)
+    assert math.isnan(both.scaled("ours", ("mmd", "genes")))
+    assert both.keys == (("r2_delta", "genes"), ("mmd", "genes"))
+
+
+def test_an_unscored_condition_does_not_take_the_scale_away():
+    values = {"replicate": (0.98, math.nan), "mean effect": (0.6, math.nan), "ours": (0.8, math.nan)}
+    table = pd.DataFrame(
+        [
+            dict(predictor=p, condition=c, metric="variance_ratio", space="genes", value=v, scaled=v)
+            for p, pair in values.items()
+            for c, v in zip("ab", pair, strict=True)
+        ]
+    )
+    summary = made().summary.assign(metric="variance_ratio")
+    known = scores(made(summary=summary, table=table, headline="variance_ratio"))
+    assert known.unscaled == () and known.ranked == ("a",) and known.notes == {}
+
+
+def test_anchors_and_other_models_are_not_baselines():
+    data = made()
+    kinds = {
+        "ours": "model",
+        "ridge": "model",
+        "mean effect": "baseline",
+        "identity": "baseline",
+        "replicate": "anchor",
+    }
+    known = scores(dataclasses.replace(data, summary=data.summary.assign(kind=data.summary["predictor"].map(kinds))))
+    assert known.best_baseline(("r2_delta", "genes")) == "mean effect"
+
+
+def test_leading_metrics_follow_the_headline_in_its_space():
+    data = made()
+    frames = [
+        data.summary.assign(metric=m, space=s, mean=lambda f, m=m: f["mean"] * (-1 if m == "energy" else 1))
+        for s in ("latent", "genes")
+        for m in ("r2_mean", "energy", "r2_delta")
+    ]
+    known = scores(dataclasses.replace(data, summary=pd.concat(frames), headline_space="genes"))
+    expected = [(m, s) for s in ("genes", "latent") for m in ("r2_delta", "energy", "r2_mean")]
+    assert list(known.keys) == expected
+
+
+def test_a_gain_decides_where_there_is_no_scale():
+    nan = math.nan
+    data = made(difference=(nan, nan, nan))
+    gains = data.comparisons.assign(gain=0.1, gain_low=0.05, gain_high=0.2)
+    found = scores(dataclasses.replace(data, comparisons=gains)).comparisons
+    assert found["ridge", ("r2_delta", "genes")].verdict == "better"
+    assert scores(data).comparisons["ridge", ("r2_delta", "genes")].verdict == "unknown"
+
+
 @pytest.mark.parametrize(("n", "limit"), [(0, 3), (1, 3), (2, 2), (3, 3), (7, 12), (40, 12), (40, 1), (5, 0)])
 def test_spread_starts_with_worst_median_best(n, limit):
     ranked = tuple(f"{i:02d}" for i in range(n))
@@ -163,6 +233,15 @@ def test_spread_starts_with_worst_median_best(n, limit):
     if n >= 3 and limit >= 3:
         assert chosen[:3] == (ranked[0], ranked[(n - 1) // 2], ranked[-1])
         assert list(chosen[3:]) == sorted(chosen[3:])
+
+
+def test_every_metric_of_the_evaluation_is_explained_and_points_the_same_way():
+    from cellgap.evaluate._catalog import METRICS  # not above: it brings the numerical packages, which reports need not
+
+    for metric in METRICS.values():
+        text = metric_text(metric.name)
+        assert text.meaning and text.label != metric.name, metric.name
+        assert text.better == metric.better, metric.name
 
 
 def test_numbers_in_words():
@@ -178,7 +257,7 @@ def test_numbers_in_words():
     ]
     assert [fixed(x) for x in (-0.001, -0.5, math.nan)] == ["0.00", "\N{MINUS SIGN}0.50", "n/a"]
     assert shorten("abcdefghij", 5) == "ab…ij" and shorten("abc", 5) == "abc"
-    assert metric_text("capture_mmd").label == "effect captured (MMD)"
+    assert metric_text("capture_mmd").label == "captured, by MMD"
     assert metric_text("unheard").label == "unheard"
     nested = {"a": {"b": 1, "c": []}, "d": None, "e": True, "f": {}, "g": [1, 2]}
     assert flatten(nested) == [

@@ -141,14 +141,16 @@ class ReportData:
     command
         The command or code that makes the report again.
     model
-        The name, in the `predictor` columns, of the model that the report is about. Every other predictor is a
-        baseline, except `scale_one`.
+        The name, in the `predictor` columns, of the model that the report is about.
     scored_on
         What the scores are averaged over, in words that fit behind "on 9 ...".
     headline, headline_space
         The metric (and the space; empty: the first space of `summary` that has it) of the headline and of the ranking
         of conditions. Where the model has no scaled score on it, the first metric of `summary` that has one is taken,
         and the page says so.
+    leading
+        The metrics that follow the headline, in this order and first in its space. Tables of predictors hold all
+        metrics, figures and the table of conditions the first nine.
     scale_zero, scale_one
         The predictors whose scores are 0 and 1 on the scaled axis. `scale_one` is the repeat of the experiment.
     expression
@@ -159,15 +161,19 @@ class ReportData:
     table
         One row per score: ``predictor, condition, space, metric, value, scaled`` and, as far as known, ``n_pred,
         n_true, seed, note``. A condition that was not scored has NaN values and a note. Rows that differ in ``seed``
-        are averaged.
+        are averaged. A scaled score is dropped where, on that condition, `scale_one` is no better than `scale_zero`:
+        such a scale has no direction.
     summary
         Means over conditions with 95 % intervals: ``predictor, metric, space, mean, low, high, scaled, scaled_low,
-        scaled_high, n_conditions``.
+        scaled_high, n_conditions`` and, where known, ``kind`` (``"model"``, ``"baseline"``, ``"anchor"``). Without
+        kinds, `model` is the model, `scale_one` an anchor and everything else a baseline. Only baselines have to be
+        beaten.
     comparisons
         Paired over conditions: ``a, b, metric, difference, low, high, share, n_conditions`` and, where metrics were
         computed in several spaces, ``space``. `difference` (with its 95 % interval) is the mean of a's minus b's
         *scaled* score, so positive means that a is better whatever the metric; `share` is the fraction of conditions
-        in which a is better.
+        in which a is better. Where there is no scale, ``gain_low, gain_high`` (the interval in the unit of the metric,
+        positive where a is better), if given, still decide who wins.
     populations
         Cells of the conditions to draw; at most `max_figures` of them are drawn: the worst, the median and the best
         first. `shown_conditions` names them in advance, so that the others need not be predicted.
@@ -199,6 +205,7 @@ class ReportData:
     scored_on: str = "held-out conditions"
     headline: str = "r2_delta"
     headline_space: str = ""
+    leading: tuple[str, ...] = ("r2_delta", "discrimination", "energy", "mmd_u", "divergence2", "variance_ratio")
     scale_zero: str = "mean effect"
     scale_one: str = "replicate"
     expression: str = "expression"

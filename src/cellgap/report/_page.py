@@ -15,7 +15,7 @@ from cellgap.report._draw import drawing
 from cellgap.report._picture import Picture
 from cellgap.report._populations import ConditionFigures, condition_figures
 from cellgap.report._rankings import conditions_picture, headline_picture, metric_pictures
-from cellgap.report._scores import Scores, scores, spread
+from cellgap.report._scores import LEADING, Scores, scores, spread
 from cellgap.report._tables import condition_table, glossary, plain_rows, role_totals, summary_tables
 from cellgap.report._verdict import verdict
 from cellgap.report._words import fixed, flatten, metric_text, number
@@ -97,6 +97,9 @@ def _page(data: ReportData) -> str:
         summary_tables=summary_tables(known),
         condition_table=condition_table(known, {part.view.condition: part.anchor for part in conditions}),
         glossary=glossary(known),
+        n_scores=len(known.keys),
+        n_leading=min(LEADING, len(known.keys)),
+        unscaled=[f"{metric_text(metric).label} in {space}" for metric, space in known.unscaled],
         conditions=conditions,
         curves=curves,
         study_rows=plain_rows(data.study, ("condition", "role", "cells", "controls")) if len(data.study) else (),
@@ -145,7 +148,7 @@ def _scored(known: Scores, condition: str) -> tuple[tuple[str, str, str], ...]:
     """Return (label, value, scaled) of the model's scores on `condition`, the headline first."""
     several = len({space for _, space in known.keys}) > 1
     rows = []
-    for key in known.keys:
+    for key in known.keys[:LEADING]:
         value, scaled = known.cells.get((known.model, condition, key), (float("nan"), float("nan")))
         if value == value:
             label = metric_text(key[0]).label + (f", {key[1]}" if several else "")

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cellgap.report._draw import CONTROL, GRID, INK, MEASURED, MUTED, PREDICTED, SMALL, dots, linear, panel, to_svg
+from cellgap.report._lookup import Key, Score
 from cellgap.report._picture import Picture
-from cellgap.report._scores import Key, Score, Scores
+from cellgap.report._scores import LEADING, Scores
 from cellgap.report._words import count, fixed, interval, metric_text, shorten
 
 _LINES = 5  # metrics in the headline figure
@@ -57,9 +58,9 @@ def headline_picture(scores: Scores, zero: str, one: str) -> Picture | None:
 
 
 def metric_pictures(scores: Scores, zero: str, one: str) -> tuple[Picture, ...]:
-    """Return one dot-and-interval figure per metric: every predictor on the scale, best headline score on top."""
+    """Return dot-and-interval figures of the leading metrics: every predictor on the scale, best headline on top."""
     pictures = []
-    for place, key in enumerate(scores.keys):
+    for place, key in enumerate(scores.keys[:LEADING]):
         names = [n for n in scores.predictors if math.isfinite(scores.scaled(n, key))]
         if names:
             pictures.append(_metric(scores, key, names, zero, one, f"metric-{place}"))
@@ -73,7 +74,7 @@ def _metric(scores: Scores, key: Key, names: list[str], zero: str, one: str, nam
     _scale_lines(ax, _limits([scores.summary[n, key] for n in names]))
     for row, predictor in enumerate(names):
         own = predictor == scores.model
-        color = PREDICTED if own else MEASURED if predictor == scores.one else CONTROL
+        color = PREDICTED if own else MEASURED if predictor.startswith(scores.one) else CONTROL
         _dot(ax, scores.summary[predictor, key], row, color, "o" if own else "D", 8 if own else 5.5)
         ax.text(
             -8 / (350 - left - 12),

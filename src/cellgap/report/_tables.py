@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cellgap.report._scores import Key, Score, Scores
+from cellgap.report._lookup import Key, Score
+from cellgap.report._scores import LEADING, Scores
 from cellgap.report._words import count, fixed, interval, metric_text, number
 
 
@@ -23,7 +24,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its name, what it is (``model``, ``repeat``, ``baseline``), its cells, and a last text."""
+    """A row: its name and kind (``own``, ``repeat``, ``model``, ``baseline``, ``anchor``), cells and a last text."""
 
     name: str
     kind: str
@@ -53,7 +54,7 @@ def summary_tables(scores: Scores) -> tuple[ScoreTable, ...]:
 
 
 def _summary(scores: Scores, space: str, keys: list[Key]) -> ScoreTable:
-    ordinary = [name for name in scores.predictors if name != scores.one]
+    ordinary = [name for name in scores.predictors if scores.kinds[name] != "anchor"]
     best = {
         key: max((scores.scaled(n, key) for n in ordinary if math.isfinite(scores.scaled(n, key))), default=math.nan)
         for key in keys
@@ -65,9 +66,9 @@ def _summary(scores: Scores, space: str, keys: list[Key]) -> ScoreTable:
         rows.append(
             Row(
                 name,
-                "model" if name == scores.model else "repeat" if name == scores.one else "baseline",
+                "own" if name == scores.model else "repeat" if name == scores.one else scores.kinds[name],
                 tuple(
-                    _cell(score, best=name != scores.one and score is not None and score.scaled == best[key])
+                    _cell(score, best=name in ordinary and score is not None and score.scaled == best[key])
                     for score, key in zip(own, keys, strict=True)
                 ),
                 " to ".join(str(n) for n in dict.fromkeys((sizes[0], sizes[-1]))) if sizes else "",
@@ -84,7 +85,7 @@ def condition_table(scores: Scores, anchors: dict[str, str]) -> ScoreTable | Non
     known = dict.fromkeys(key for p, _, key in scores.cells if p == scores.model)
     if not known:
         return None
-    keys = sorted(known, key=lambda k: scores.keys.index(k) if k in scores.keys else len(scores.keys))
+    keys = sorted(known, key=lambda k: scores.keys.index(k) if k in scores.keys else len(scores.keys))[:LEADING]
     unranked = [c for c in scores.conditions if c not in set(scores.ranked)]
     rows = []
     for condition in (*scores.ranked, *unranked):
@@ -139,12 +140,14 @@ def _heads(keys: list[Key]) -> tuple[tuple[str, str, str], ...]:
 def _cell(score: Score | None, *, best: bool) -> Cell:
     if score is None:
         return Cell("")
-    # The ends of the scale have no interval on it: they are 0 and 1 in every condition.
+    # An interval without width is left out: the ends of the scale are 0 and 1 in every condition.
+    ends = interval(score.scaled_low, score.scaled_high)
+    span = f"{number(score.low)} to {number(score.high)}"
     return Cell(
         number(score.mean),
-        span=f"{number(score.low)} to {number(score.high)}" if score.low < score.high else "",
+        span=span if number(score.low) != number(score.high) else "",
         scaled=fixed(score.scaled) if math.isfinite(score.scaled) else "",
-        scaled_span=interval(score.scaled_low, score.scaled_high) if score.scaled_low < score.scaled_high else "",
+        scaled_span=ends if fixed(score.scaled_low) != fixed(score.scaled_high) else "",
         below=score.scaled < 0,
         best=best,
     )

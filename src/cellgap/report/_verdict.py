@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 
 from cellgap.report._data import ReportData
-from cellgap.report._scores import Comparison, Key, Scores
+from cellgap.report._lookup import Comparison, Key
+from cellgap.report._scores import Scores
 from cellgap.report._words import count, fixed, interval, listing, metric_text
 
 _FEW = 6  # below this many conditions a bootstrap interval is rough
@@ -83,7 +84,7 @@ def _against_baseline(scores: Scores, key: Key) -> tuple[str, str, list[str]]:
                 " no paired comparison with it was made, so the difference may be chance."
             ],
         )
-    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+    if found.verdict == "unknown":
         return (
             "unclear",
             f"{'Ahead of' if found.difference > 0 else 'Not ahead of'} the best baseline, without an interval.",
@@ -129,7 +130,7 @@ def _tally(scores: Scores) -> str:
     for key in scores.keys:
         best = scores.best_baseline(key)
         found = scores.comparisons.get((best, key)) if best else None
-        if found and math.isfinite(found.low) and math.isfinite(found.high):
+        if found and found.verdict != "unknown":
             name = metric_text(key[0]).label
             outcomes[found.verdict].append(f"{name} in {key[1]}" if len(spaces) > 1 else name)
     total = sum(map(len, outcomes.values()))

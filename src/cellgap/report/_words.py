@@ -13,7 +13,7 @@ class MetricText:
     """How a metric is called on the page, which direction is better, and what it asks."""
 
     label: str
-    better: str  # "higher", "lower" or "" where unknown
+    better: str  # "higher", "lower", "one" (the nearer to 1 the better) or "" where unknown
     meaning: str
 
 
@@ -33,20 +33,52 @@ _METRICS = {
         "higher",
         "Is the spread among cells right, gene by gene?",
     ),
+    "pearson_delta": MetricText(
+        "correlation of effects", "higher", "Correlation of predicted and measured mean changes over genes."
+    ),
+    "sign_accuracy": MetricText(
+        "right direction", "higher", "Share of the most changed genes that move in the right direction."
+    ),
+    "top_overlap": MetricText(
+        "overlap of changed genes", "higher", "Share of the most changed genes that the prediction also changes most."
+    ),
+    "discrimination": MetricText(
+        "discrimination (rank)",
+        "higher",
+        "Is the predicted effect nearer to its own measured effect than to those of other treatments? 0.5 is chance.",
+    ),
     "variance_ratio": MetricText(
         "variance ratio",
-        "",
-        "Predicted over measured variance: 1 is right, below 1 the predicted cells are too alike.",
+        "one",
+        "Predicted over measured variance, averaged over genes: below 1 the predicted cells are too alike.",
+    ),
+    "total_variance_ratio": MetricText(
+        "total variance ratio",
+        "one",
+        "Predicted over measured variance, summed over genes: below 1 the predicted cells are too alike.",
     ),
     "mmd": MetricText(
         "MMD", "lower", "Maximum mean discrepancy: can the predicted population be told from the measured one?"
     ),
     "mmd_u": MetricText(
-        "MMD (unbiased)", "lower", "The same without the bias of small samples; about 0 for equal populations."
+        "MMD (unbiased)", "lower", "MMD without the bias of small samples: about 0 for equal populations."
     ),
     "energy": MetricText("energy distance", "lower", "Distance between the two populations of cells, shape included."),
+    "energy_squared": MetricText(
+        "energy distance (squared)",
+        "lower",
+        "Energy distance with squared distances: sees the difference of means only.",
+    ),
     "sinkhorn": MetricText(
         "Sinkhorn divergence", "lower", "How far the predicted cells must be moved to become the measured ones."
+    ),
+    "divergence2": MetricText(
+        "Sinkhorn divergence (two batches)",
+        "lower",
+        "Taken from independent draws of cells, so that the truth scores 0 and too narrow predictions gain nothing.",
+    ),
+    "l2_uvp": MetricText(
+        "unexplained movement (%)", "lower", "Error of the map against the true map, in percent of the variance."
     ),
     "w2": MetricText("2-Wasserstein", "lower", "Exact optimal-transport distance between the two populations."),
     "drug_signature": MetricText(
@@ -87,7 +119,7 @@ def metric_text(metric: str) -> MetricText:
         return _CAPTURE
     if metric.startswith("capture_"):
         of = metric.removeprefix("capture_")
-        return MetricText(f"effect captured ({metric_text(of).label})", _CAPTURE.better, _CAPTURE.meaning)
+        return MetricText(f"captured, by {metric_text(of).label}", _CAPTURE.better, _CAPTURE.meaning)
     return MetricText(metric, "", "")
 
 
