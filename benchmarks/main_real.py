@@ -26,7 +26,15 @@ import cellgap as cg
 from cellgap.evaluate import Evaluation
 from cellgap.transport import Codes
 
-SHOWN = ("r2_delta", "pearson_delta", "energy", "capture_energy", "capture_divergence2", "variance_ratio", "discrimination")
+SHOWN = (
+    "r2_delta",
+    "pearson_delta",
+    "energy",
+    "capture_energy",
+    "capture_divergence2",
+    "variance_ratio",
+    "discrimination",
+)
 
 
 def evaluated(real: RealSet) -> tuple[Evaluation, list[int]]:
@@ -79,9 +87,18 @@ def report(real: RealSet, scores: Evaluation, kept: list[int], seconds: float) -
         if values.empty or values["mean"].isna().all():
             continue
         row = values.iloc[0]
-        Bar("real", f"{real.name}: {metric} of the conditional map ({n} held-out conditions)", float(row["mean"])).emit()
+        Bar(
+            "real", f"{real.name}: {metric} of the conditional map ({n} held-out conditions)", float(row["mean"])
+        ).emit()
         Bar("real", f"{real.name}: {metric} on the scale 0 = mean effect, 1 = repeat", float(row.scaled)).emit()
-        for other in ("ridge mean shift", "nearest condition", "dose interpolation", "additive", "identity", "Gaussian"):
+        for other in (
+            "ridge mean shift",
+            "nearest condition",
+            "dose interpolation",
+            "additive",
+            "identity",
+            "Gaussian",
+        ):
             if other not in scores.predictors:
                 continue
             try:

@@ -154,9 +154,13 @@ def held_out(kind: str, seeds: range) -> None:
             difference = (sign * (mine - wide[metric][other])).to_numpy()
             draws = rng.choice(difference, (10_000, len(difference))).mean(1)
             what = f"{metric}, held-out {kind}, {len(difference)} conditions: gain over {other}"
-            Bar("truth", f"{what}, lower end of the paired 95 % interval", float(np.quantile(draws, 0.025)), "> 0").emit()
+            Bar(
+                "truth", f"{what}, lower end of the paired 95 % interval", float(np.quantile(draws, 0.025)), "> 0"
+            ).emit()
             Bar("truth", f"{what}, mean", float(difference.mean())).emit()
-    Bar("truth", f"mean variance ratio, held-out {kind}", float(wide["variance_ratio"]["conditional Monge"].mean())).emit()
+    Bar(
+        "truth", f"mean variance ratio, held-out {kind}", float(wide["variance_ratio"]["conditional Monge"].mean())
+    ).emit()
 
 
 def main() -> None:

@@ -68,7 +68,9 @@ def auxin_yeast_context(root: Path) -> RealSet:
     strains = study.context_values["strain"]
     splits = tuple(cg.split.unseen_context(study, ["auxin"], {"strain": strain}) for strain in strains)
     space = cg.space.Genes(transform="arcsinh", cofactor=150.0, scale=True)
-    return RealSet("auxin_yeast (strain)", "auxin in every strain in turn never seen", study, space, cg.encode.Dose(), splits)
+    return RealSet(
+        "auxin_yeast (strain)", "auxin in every strain in turn never seen", study, space, cg.encode.Dose(), splits
+    )
 
 
 def sachs_signaling(root: Path) -> RealSet:

@@ -45,7 +45,7 @@ def main() -> None:
         return monge_gap_from_samples(source, mapped, cost_fn=euclidean, epsilon=0.01), None
 
     with np.load(args.data) as stored:
-        controls, treated = stored["controls"], stored["treated"][1]
+        controls, treated = stored["controls"], stored["treated"][1].copy()  # a copy, so that the rest is let go
     rng = np.random.default_rng(args.seed)
     batches = [
         {
