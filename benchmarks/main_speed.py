@@ -9,9 +9,11 @@ weight 1). Same batch size. Same network: x + MLP(x), hidden 64 x 4, GELU, for t
 condition branch as well); the published conditional network of ten numbers and the dose for the run. AdamW, 1e-3.
 Machine: any CPU. Ours and the peer run as children of this process, in turns, three times each, with the same
 environment, and medians are taken. CPU seconds are user plus system time of all threads, read by each child around
-the steps; compiling is not in them. Wall time would say less on a shared machine.
-How to read: "ratio" is the peer's CPU time over ours (20: ours takes 1/20). Extra lines without a target give our
-estimator as it comes (two batches, Gaussian start, gate), the ratios with compiling on both sides, and ott-jax's memory.
+the steps; compiling is not in them, but our validations on held-out cells are. The peers are timed over their first
+10 (d = 50) or 4 (d = 1000) steps, which are their cheapest; ours over the 200 that follow its first 20. Wall time
+would say less on a shared machine.
+How to read: "ratio" is the peer's CPU time over ours (20: ours takes 1/20). Lines without a target give our estimator
+as it comes (two batches, Gaussian start, gate), the ratio with compiling on both sides, and ott-jax's memory.
 """
 
 import argparse

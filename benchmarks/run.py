@@ -1,4 +1,4 @@
-"""Run the bars of one capability: every script ``CAPABILITY_*.py`` beside this file, one after the other.
+"""Run the bars of one capability: every program ``CAPABILITY_*.py`` beside this file, one after the other.
 
     python benchmarks/run.py main                         # all bars of the main command
     python benchmarks/run.py main --only speed,sinkhorn   # some of them
@@ -28,7 +28,7 @@ def scripts(folder: Path) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.glob("*_*.py")):
         capability, name = path.stem.split("_", 1)
-        if capability:
+        if "__main__" in path.read_text(encoding="utf-8"):
             found.setdefault(capability, {})[name] = path
     return found
 

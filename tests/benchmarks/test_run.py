@@ -17,16 +17,18 @@ sys.path.insert(0, {benchmarks!r})
 from bars import Bar
 Bar("trivial", "one", 1.0, ">= 1").emit()
 Bar("trivial", "context", 0.25).emit()
-print("a word that is no result")
+if __name__ == "__main__":
+    print("a word that is no result")
 '''
 MISSED = '''
 """A bar that does not hold."""
 import sys
 sys.path.insert(0, {benchmarks!r})
 from bars import Bar
-Bar("missed", "two", {value}, "< 1.5").emit()
+if __name__ == "__main__":
+    Bar("missed", "two", {value}, "< 1.5").emit()
 '''
-CRASHED = '"""A script that fails."""\nraise SystemExit(3)\n'
+CRASHED = '"""A script that fails."""\nif __name__ == "__main__":\n    raise SystemExit(3)\n'
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
