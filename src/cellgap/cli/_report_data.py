@@ -117,7 +117,7 @@ def _floored(space: "AbstractFittedSpace", values: np.ndarray) -> np.ndarray:
 
 def _curves(fitted: "AbstractMap", split: "Split") -> Iterator["DoseCurve"]:
     """Yield, for treatments with held-out doses, the gene that the treatment moves most along its doses."""
-    from cellgap.study import Role, Treatment
+    from cellgap.study import Role
 
     series: dict[tuple[str, Condition], list[Condition]] = {}
     for condition in split.study.conditions:
@@ -131,14 +131,12 @@ def _curves(fitted: "AbstractMap", split: "Split") -> Iterator["DoseCurve"]:
         source = split.rows(control, Role.SOURCE)
         source = source if len(source) else split.rows(control)
         members = {float(c.treatments[0].dose or 0): c for c in series[name, control]}
-        unit = next(iter(members.values())).treatments[0].unit or ""
-        yield _curve(fitted, split, Treatment(name, None, unit), control, members, held, source)
+        yield _curve(fitted, split, control, members, held, source)
 
 
 def _curve(
     fitted: "AbstractMap",
     split: "Split",
-    treatment,
     control: "Condition",
     members: "dict[float, Condition]",
     held: "set[Condition]",
@@ -148,6 +146,7 @@ def _curve(
     from cellgap.study import Treatment
 
     study, space = split.study, fitted.space
+    treatment = members[max(members)].treatments[0]
     measured_doses = np.array(sorted(members))
     between = np.sqrt(measured_doses[1:] * measured_doses[:-1])
     doses = np.sort(np.concatenate([measured_doses, between]))
@@ -169,7 +168,7 @@ def _curve(
             unseen[i] = members[dose] in held
     return DoseCurve(
         treatment=treatment.name,
-        unit=treatment.unit,
+        unit=treatment.unit or "",
         gene=str(space.genes[gene]),
         doses=doses,
         control_mean=float(before[:, gene].mean()),
