@@ -123,7 +123,7 @@ def test_discrimination_of_no_effect_is_undefined():
     assert np.isnan(score[0])
     assert score[1:].tolist() == [1, 1]
     assert np.isnan(m.discrimination(measured[:1], measured[:1])).all()
-    with pytest.raises(DataError, match="one predicted effect"):
+    with pytest.raises(DataError, match="one measured effect belongs"):
         m.discrimination(measured[:2], measured)
 
 

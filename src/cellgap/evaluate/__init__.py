@@ -1,1 +1,43 @@
-"""Judging predicted populations: metrics, baselines, and a scale from the mean effect to a repeat of the experiment."""
+"""Judging predicted populations: metrics, baselines, and a scale from the mean effect to a repeat of the experiment.
+
+The package can be called: ``cellgap.evaluate(fitted, split)`` is ``cellgap.evaluate.evaluate(fitted, split)``. The
+metrics are functions on arrays in ``cellgap.evaluate.metrics``.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from cellgap.evaluate import metrics
+from cellgap.evaluate._bootstrap import PairedDifference, paired_bootstrap
+from cellgap.evaluate._evaluate import evaluate
+from cellgap.evaluate._evaluation import Comparison, Evaluation
+from cellgap.evaluate._populations import Population, Populations
+from cellgap.evaluate._predictors import Predictor, standard_baselines
+from cellgap.evaluate._scale import merit, scale
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "PairedDifference",
+    "Population",
+    "Populations",
+    "Predictor",
+    "evaluate",
+    "merit",
+    "metrics",
+    "paired_bootstrap",
+    "scale",
+    "standard_baselines",
+]
+
+
+class _Callable(ModuleType):
+    """A package that can be called; see docs/decisions/0002-evaluate-is-a-callable-package.md."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Evaluation:
+        """Return ``evaluate(*args, **kwargs)``."""
+        return evaluate(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,5 +1,6 @@
 """Intervals and paired comparisons by resampling conditions, and draws within them."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ class Resamples:
     draws: np.ndarray
 
     @classmethod
+    @functools.lru_cache(maxsize=64)
     def of(cls, n_conditions: int, n_draws: int, *, seed: int = 0, n: int = N_RESAMPLES) -> "Resamples":
         """Return `n` resamples, with replacement, of conditions and of draws within each."""
         rng = np.random.default_rng(seed)

@@ -77,6 +77,13 @@ _ALL = (
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 """All metrics by name."""
 
+CAPTURED: dict[str, str] = {
+    "capture_energy": "energy",
+    "capture_mmd": "mmd_u",
+    "capture_divergence2": "divergence2",
+}
+"""The distance of each captured share."""
+
 DEFAULT_METRICS: tuple[str, ...] = tuple(
     name for name in METRICS if name not in ("energy_squared", "w2", "l2_uvp", "total_variance_ratio")
 )

@@ -1,5 +1,6 @@
 """Metrics on effects, ``mean(treated) - mean(control)``: whether the right features move, in the right direction."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,7 +50,11 @@ def top_overlap(p: Cells, q: Cells, c: Cells, *, k: int = 50) -> float:
 
 
 def discrimination(
-    predicted: Effects, measured: Effects, *, distance: Literal["cosine", "euclidean"] = "cosine"
+    predicted: Effects,
+    measured: Effects,
+    *,
+    own: Sequence[int] | None = None,
+    distance: Literal["cosine", "euclidean"] = "cosine",
 ) -> Float[np.ndarray, " conditions"]:
     """Return for each condition how its measured effect ranks among all, by nearness to the predicted effect.
 
@@ -59,14 +64,16 @@ def discrimination(
     Parameters
     ----------
     predicted, measured
-        Mean effects, one condition a row, in the same order.
+        Mean effects, one condition a row.
+    own
+        Which measured effect belongs to each predicted one; by default they come in the same order.
     distance
         ``"cosine"`` (1 - cosine similarity; NaN for a predicted effect of zero) or ``"euclidean"``.
 
     Returns
     -------
     numpy.ndarray
-        One score a condition; NaN with fewer than two conditions.
+        One score a prediction; NaN with fewer than two measured conditions.
 
     Source
     ------
@@ -74,20 +81,21 @@ def discrimination(
     """
     predicted, measured = clouds(predicted, measured, names=("predicted effects", "measured effects"))
     k = len(measured)
-    if len(predicted) != k:
-        raise DataError(f"one predicted effect for each measured one: found {len(predicted)} and {k}.")
+    rows = np.arange(k) if own is None else np.asarray(own, dtype=np.int64)
+    if len(predicted) != len(rows):
+        raise DataError(f"one measured effect belongs to each predicted one: found {len(rows)} and {len(predicted)}.")
     if k < 2:
-        return np.full(k, np.nan)
+        return np.full(len(rows), np.nan)
     if distance == "cosine":
         far = 1.0 - _unit(predicted) @ _unit(measured).T
     elif distance == "euclidean":
         far = np.linalg.norm(predicted[:, None, :] - measured[None, :, :], axis=2)
     else:
         raise DataError(f'distance must be "cosine" or "euclidean", found {distance!r}.')
-    own = np.diagonal(far)[:, None]
-    others = ~np.eye(k, dtype=bool)
-    nearer = ((far < own) & others).sum(1) + 0.5 * ((far == own) & others).sum(1)
-    return np.where(np.isfinite(own[:, 0]), 1.0 - nearer / (k - 1), np.nan)
+    mine = np.take_along_axis(far, rows[:, None], axis=1)
+    others = np.arange(k)[None, :] != rows[:, None]
+    nearer = ((far < mine) & others).sum(1) + 0.5 * ((far == mine) & others).sum(1)
+    return np.where(np.isfinite(mine[:, 0]), 1.0 - nearer / (k - 1), np.nan)
 
 
 def _top(effect: np.ndarray, k: int) -> np.ndarray:

@@ -1,13 +1,13 @@
 """Transport distances: closed forms, POT, published noise floors."""
 
 import numpy as np
-import ot as pot
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 
+import ot as pot
 from cellgap.errors import DataError
 from cellgap.evaluate import metrics as m
 from cellgap.evaluate._sinkhorn import EntropicProblem, padded_size
