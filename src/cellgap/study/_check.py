@@ -158,7 +158,7 @@ def examine(adata: AnnData, design: Design) -> tuple[Findings, Labels, Any]:
 def _table(labels: Labels) -> pd.DataFrame:
     codes = labels.codes[labels.codes >= 0]
     cells = np.bincount(codes, minlength=len(labels.conditions))
-    index = {condition: i for i, condition in enumerate(labels.conditions)}
-    controls = [int(cells[index[c.control]]) if c.control in index else 0 for c in labels.conditions]
+    controls = dict(zip((c.context for c in labels.conditions[: labels.n_controls]), cells.tolist(), strict=False))
+    n_controls = [controls.get(c.context, 0) for c in labels.conditions]
     names = pd.Series([str(c) for c in labels.conditions], dtype=object)
-    return pd.DataFrame({"condition": names, "n_cells": cells[: len(names)], "n_controls": controls})
+    return pd.DataFrame({"condition": names, "n_cells": cells[: len(names)], "n_controls": n_controls})

@@ -109,6 +109,11 @@ class Condition:
         return tuple(t.name for t in self.treatments)
 
     @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """What conditions are ordered by: controls first. Sorting many conditions by it is quicker than without."""
+        return self._key
+
+    @property
     def is_control(self) -> bool:
         """Whether there is no treatment."""
         return not self.treatments

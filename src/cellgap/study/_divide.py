@@ -1,13 +1,13 @@
 """Giving every cell of a study its role."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cellgap.errors import SplitError
 from cellgap.study._condition import Condition
-from cellgap.study._split import Role, Split
+from cellgap.study._split import Role, Split, count_roles
 from cellgap.study._study import Study
 
 _SHARE = 0.25  # of the controls of a context with test conditions: to SOURCE, and as many to REFERENCE
@@ -73,34 +73,36 @@ def divide(
                 roles[rows[~is_test]] = Role.VALID
             else:
                 _train(roles, rows[~is_test], options.valid, draw)
-    tested = {c for c in study.conditions if (roles[study.populations[c]] == Role.TEST).any()}
-    contexts = {c.control for c in tested}
+    n_controls = len(study.controls)
+    used = count_roles(study, roles)[n_controls:]
+    tested = tuple(study.conditions[i] for i in np.flatnonzero(used[:, Role.TEST]))
+    train = tuple(study.conditions[i] for i in np.flatnonzero(used[:, Role.TRAIN]))
+    _check_enough(kind, tested, train, chosen)
+    contexts = {c.context for c in tested}
     for control in study.controls:
         rows = study.populations[control]
         if domain is not None:
             _serve_all(roles, rows[domain[rows]], draw)
             _train(roles, rows[~domain[rows]], options.valid, draw)
-        elif control in contexts:
+        elif control.context in contexts:
             rest = _serve_some(roles, rows, draw)
             _train(roles, rest, options.valid, draw)
         else:
             _train(roles, rows, options.valid, draw)
-    train = tuple(c for c in study.conditions if (roles[study.populations[c]] == Role.TRAIN).any())
-    _check_enough(kind, tested, train, chosen)
-    unscored = _unscored(study, roles, tested, options.min_cells)
+    unscored = _unscored(study, roles, options.min_cells)
     common = {"valid": float(options.valid), "min_cells": int(options.min_cells), "unscored": unscored}
     split = Split(
         study=study,
         kind=kind,
         seed=int(options.seed),
         roles=roles,
-        test_conditions=tuple(sorted(tested)),
+        test_conditions=tested,
         valid_conditions=tuple(sorted(chosen)),
         train_conditions=train,
         params=params | common,
     )
     if not split.scored_conditions:
-        largest = max(int((roles[study.populations[c]] == Role.TEST).sum()) for c in tested)
+        largest = used[:, Role.TEST].max()
         raise SplitError(
             f"No held-out condition can be scored (the first: {next(iter(unscored.values()))}); the largest has "
             f"{largest} test cells and min_cells is {options.min_cells}: lower min_cells, or hold out more."
@@ -154,7 +156,9 @@ def _serve_all(roles: np.ndarray, rows: np.ndarray, draw: np.random.Generator) -
     roles[rows[order[n:]]] = Role.REFERENCE
 
 
-def _check_enough(kind: str, tested: set[Condition], train: Sequence[Condition], chosen: set[Condition]) -> None:
+def _check_enough(
+    kind: str, tested: Sequence[Condition], train: Sequence[Condition], chosen: Collection[Condition]
+) -> None:
     if not tested:
         raise SplitError(f"The split {kind!r} holds out no treated cell: there is nothing to score.")
     if not train:
@@ -164,14 +168,18 @@ def _check_enough(kind: str, tested: set[Condition], train: Sequence[Condition],
         )
 
 
-def _unscored(study: Study, roles: np.ndarray, tested: set[Condition], min_cells: int) -> dict[str, str]:
+def _unscored(study: Study, roles: np.ndarray, min_cells: int) -> dict[str, str]:
     """Return the test conditions that cannot be scored, with the reason."""
+    used = count_roles(study, roles)
+    n_controls = len(study.controls)
+    served = {
+        c.context for c, row in zip(study.controls, used, strict=False) if row[Role.SOURCE] and row[Role.REFERENCE]
+    }
     found = {}
-    for condition in sorted(tested):
-        n_test = int((roles[study.populations[condition]] == Role.TEST).sum())
-        controls = roles[study.populations[condition.control]]
+    for i in np.flatnonzero(used[n_controls:, Role.TEST]):
+        condition, n_test = study.conditions[i], used[n_controls + i, Role.TEST]
         if n_test < min_cells:
             found[repr(condition)] = f"{n_test} test cells, fewer than {min_cells}"
-        elif not (controls == Role.SOURCE).any() or not (controls == Role.REFERENCE).any():
+        elif condition.context not in served:
             found[repr(condition)] = "fewer than two controls to predict from and compare with"
     return found

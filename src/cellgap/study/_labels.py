@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from cellgap.study._wording import close_to, listed
 _USUAL_CONTROLS = (
     "dmso", "vehicle", "control", "ctrl", "untreated", "none", "unstimulated", "pbs", "mock", "non-targeting", "0",
 )  # fmt: skip
+_Known = dict[tuple[int, int, int], list[Treatment]]
 _MISSING_WORDS = ("nan", "na", "<na>", "null")
 
 
@@ -160,10 +161,10 @@ def _build(labels: Labels, columns: dict[str, Column], design: Design) -> None:
     doses = {s.dose: doses_of(columns[s.dose], design.combine)[0] for s in design.slots if s.dose is not None}
     found: list[Condition | None] = []
     told: set[str] = set()
-    for row in first:
-        here = {name: int(columns[name].codes[row]) for name in used}
+    known: _Known = {}
+    for here in pd.DataFrame({name: columns[name].codes[first] for name in used}).to_dict("records"):
         try:
-            found.append(_condition_at(here, columns, doses, design))
+            found.append(_condition_at(here, columns, doses, design, known))
         except (DesignError, ConditionError) as error:
             found.append(None)
             text = str(error) if isinstance(error, DesignError) else f"obs holds a wrong condition: {error}"
@@ -174,25 +175,35 @@ def _build(labels: Labels, columns: dict[str, Column], design: Design) -> None:
             if note not in told:
                 told.add(note)
                 labels.warnings.append(note)
-    distinct = sorted({c for c in found if c is not None}, key=lambda c: (not c.is_control, c))
+    distinct = sorted({c for c in found if c is not None}, key=lambda c: c.sort_key)  # controls first
     labels.conditions, labels.n_controls = tuple(distinct), sum(c.is_control for c in distinct)
     index = {condition: i for i, condition in enumerate(distinct)}
     labels.codes = np.array([-1 if c is None else index[c] for c in found], np.int32)[code]
 
 
 def _condition_at(
-    here: dict[str, int], columns: dict[str, Column], doses: dict[str, list[tuple[float, ...]]], design: Design
+    here: dict[Any, int],
+    columns: dict[str, Column],
+    doses: dict[str, list[tuple[float, ...]]],
+    design: Design,
+    known: _Known,
 ) -> Condition:
-    """Return the condition of one distinct row of labels, given as a code in each column."""
-    treatments = []
-    for slot in design.slots:
-        dose = None if slot.dose is None or here[slot.dose] < 0 else doses[slot.dose][here[slot.dose]]
-        treatments.extend(_treatments(columns[slot.column].texts[here[slot.column]], dose, slot, design.combine))
+    """Return the condition of one distinct row of labels, given as a code in each column.
+
+    ``known`` keeps the treatments of each label and dose of a slot: they come back in every context.
+    """
+    treatments: list[Treatment] = []
+    for i, slot in enumerate(design.slots):
+        code, dose_code = here[slot.column], -1 if slot.dose is None else here[slot.dose]
+        if (i, code, dose_code) not in known:
+            dose = None if slot.dose is None or dose_code < 0 else doses[slot.dose][dose_code]
+            known[i, code, dose_code] = _treatments(columns[slot.column].texts[code], dose, slot, design.combine)
+        treatments.extend(known[i, code, dose_code])
     return Condition.of(treatments, [(name, columns[name].texts[here[name]]) for name in design.context_names])
 
 
 def _dosed_controls(
-    here: dict[str, int], columns: dict[str, Column], doses: dict[str, list[tuple[float, ...]]], design: Design
+    here: dict[Any, int], columns: dict[str, Column], doses: dict[str, list[tuple[float, ...]]], design: Design
 ) -> Iterable[str]:
     """Yield a warning where a control label stands beside a dose; with several slots a dose may belong to another."""
     slot = design.slots[0]
@@ -205,8 +216,9 @@ def _dosed_controls(
 
 def _check_controls(labels: Labels, columns: dict[str, Column], design: Design) -> None:
     """Add an error where there is no control at all, or none in a context that has treated cells."""
-    controls = set(labels.conditions[: labels.n_controls])
-    treated = labels.conditions[labels.n_controls :]
+    # Within a study the context names stand in one order, so that the pairs can be compared as they are.
+    controls = {c.context for c in labels.conditions[: labels.n_controls]}
+    treated = {c.context for c in labels.conditions[labels.n_controls :]}
     for slot in design.slots:
         texts = columns[slot.column].texts
         if controls and slot.dose is not None and not any(is_control_label(t, slot.control) for t in texts):
@@ -219,14 +231,14 @@ def _check_controls(labels: Labels, columns: dict[str, Column], design: Design) 
     elif not controls:
         labels.errors.append(DesignError(_no_control(columns, design)))
     else:
-        without = sorted({c.control for c in treated} - controls)
+        without = sorted(treated - controls)
         if without:
-            contexts = [repr(c).removeprefix("control | ") for c in without]
+            contexts = [repr(Condition.of((), context)).removeprefix("control | ") for context in without]
             labels.errors.append(
                 DesignError(
-                    f"There are treated cells but no control cells in {len(without)} of "
-                    f"{len({c.control for c in treated})} contexts ({listed(contexts)}): remove these cells, "
-                    f"or take fewer columns than {', '.join(design.context_names)} as context."
+                    f"There are treated cells but no control cells in {len(without)} of {len(treated)} contexts "
+                    f"({listed(contexts)}): remove these cells, or take fewer columns than "
+                    f"{', '.join(design.context_names)} as context."
                 )
             )
 

@@ -28,7 +28,8 @@ def matrix_of(adata: AnnData, counts: str | None) -> Any:
             raise DataError('The AnnData has no X: set Design(counts="...") to the layer that holds the counts.')
     else:
         if counts not in adata.layers:
-            layers = ", ".join(map(repr, adata.layers)) or "none"
+            # anndata 0.13 lists X among the layers, under the name None.
+            layers = ", ".join(repr(name) for name in adata.layers if isinstance(name, str)) or "none"
             raise DesignError(
                 f'Design(counts={counts!r}) names no layer: found {layers}; set counts="X" if X holds the raw counts.'
             )

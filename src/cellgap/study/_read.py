@@ -43,6 +43,8 @@ def open_study_file(path: str | Path, *, backed: bool = False) -> AnnData:
         _close(store)
         if not lacking:
             return read_zarr(path) if zarr_store else read_h5ad(path)
+    except MemoryError as error:
+        raise DataError(f"{str(path)!r} does not fit in memory: read it with backed=True.") from error
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
         raise DataError(

@@ -109,15 +109,17 @@ class Split:
         if roles.shape != (study.n_obs,) or not np.isin(roles, [int(r) for r in Role]).all():
             raise SplitError(f"A split needs one of {len(Role)} roles for each of {study.n_obs} cells; make it anew.")
         n_controls = len(study.controls)
-        used = np.zeros((len(study.all_conditions), len(Role)), np.int64)
-        np.add.at(used, (study.codes, roles), 1)
-        for condition, row in zip(study.all_conditions, used, strict=True):
-            wrong = (Role.TEST,) if condition.is_control else (Role.SOURCE, Role.REFERENCE)
+        used = count_roles(study, roles)
+        for first, part, wrong in (
+            (0, used[:n_controls], (Role.TEST,)),
+            (n_controls, used[n_controls:], (Role.SOURCE, Role.REFERENCE)),
+        ):
             for role in wrong:
-                if row[role]:
-                    raise SplitError(f"{row[role]} cells of {str(condition)!r} have the role {role.name}: a leak.")
-        treated = used[n_controls:]
-        have = {r: {c for c, row in zip(study.conditions, treated, strict=True) if row[r]} for r in Role}
+                if part[:, role].any():
+                    at = int(np.argmax(part[:, role] > 0))
+                    condition = study.all_conditions[first + at]
+                    raise SplitError(f"{part[at, role]} cells of {str(condition)!r} have the role {role.name}: a leak.")
+        have = {r: {study.conditions[i] for i in np.flatnonzero(used[n_controls:, r])} for r in Role}
         if have[Role.TEST] != set(self.test_conditions):
             raise SplitError("The test conditions are not the conditions with test cells; make the split anew.")
         if have[Role.TRAIN] != set(self.train_conditions):
@@ -132,7 +134,7 @@ class Split:
 
     def _check_rule(self, fitted: set[Condition]) -> None:
         """Raise where a condition that the rule of this kind holds out has cells for training or validation."""
-        for condition in sorted(fitted):
+        for condition in fitted:
             reason = breaks_rule(self.kind, self.params, condition)
             if reason:
                 raise SplitError(f"{str(condition)!r} has cells to train on although {reason}: a leak.")
@@ -196,8 +198,9 @@ class Split:
                 n_given += len(rows)
             if n_given != np.count_nonzero(roles):
                 raise SplitError(f"{str(path)!r} gives a cell two roles: a leak. Make the split anew.")
+            known = {repr(c): c for c in study.conditions}
             lists = {
-                name: tuple(Condition.parse(text, study.context_names) for text in content[name])
+                name: tuple(known[text] if text in known else Condition.parse(text) for text in content[name])
                 for name in ("test_conditions", "valid_conditions", "train_conditions")
             }
             kind, seed, params = content["kind"], content["seed"], content["params"]
@@ -213,8 +216,7 @@ class Split:
 
     def table(self) -> dict[str, list[Any]]:
         """Return the number of cells by condition and role, as columns: ``condition`` and one a role."""
-        counts = np.zeros((len(self.study.all_conditions), len(Role)), np.int64)
-        np.add.at(counts, (self.study.codes, self.roles), 1)
+        counts = count_roles(self.study, self.roles)
         columns: dict[str, list[Any]] = {"condition": [str(c) for c in self.study.all_conditions]}
         return columns | {r.name: counts[:, r].tolist() for r in Role}
 
@@ -244,6 +246,12 @@ class Split:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{int((self.roles == r).sum()):,} {r.name.lower()}" for r in Role if r != Role.UNUSED)
         return f"Split {self.kind} (seed {self.seed}) of {self.study.n_obs:,} cells: {sizes}"
+
+
+def count_roles(study: Study, roles: np.ndarray) -> np.ndarray:
+    """Return the number of cells by condition (in the order of ``study.all_conditions``) and role."""
+    shape = (len(study.all_conditions), len(Role))
+    return np.bincount(study.codes.astype(np.int64) * len(Role) + roles, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
