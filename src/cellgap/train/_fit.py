@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
@@ -42,7 +43,8 @@ class Loop:
     valid_every
         Steps between validations (rounded up to whole chunks).
     patience
-        Stop after this many validations without a better one; None never stops early. The best state is kept either way.
+        Stop after this many validations without a better one; None never stops early. The best state is kept either
+        way.
     checkpoint_every
         Steps between checkpoints (rounded up to whole chunks), where a run folder is given.
     """
@@ -54,7 +56,8 @@ class Loop:
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
 
 
-class FitResult(NamedTuple, Generic[_State]):
+@dataclass(frozen=True)
+class FitResult(Generic[_State]):
     """What a training run leaves.
 
     Parameters
@@ -160,13 +163,9 @@ def fit(
             if check is not None and (_due(book.step, length, loop.valid_every) or book.step == loop.n_steps):
                 judged = check(state)
                 row |= _judged(judged, book.step)
-                if _better(_replicates(judged[criterion]), book.best_value):
-                    book.best_value, book.best_step, book.waited, best = (
-                        _replicates(judged[criterion]),
-                        book.step,
-                        0,
-                        state,
-                    )
+                value = _replicates(judged[criterion])
+                if _better(value, book.best_value):
+                    book.best_value, book.best_step, book.waited, best = value, book.step, 0, state
                 else:
                     book.waited += 1
                 if loop.patience is not None and book.waited >= loop.patience:
@@ -246,7 +245,7 @@ def _chunk_means(logs: Logs, start: int) -> dict[str, float]:
     for name, values in columns.items():
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
-            raise _diverged(name, values[wrong[0]], start + int(wrong[0]) + 1)
+            raise _diverged(name, float(values[wrong[0]]), start + int(wrong[0]) + 1)
     return {name: float(np.mean(values)) for name, values in columns.items()}
 
 

@@ -20,7 +20,8 @@ def draw_without_replacement(key: PRNGKeyArray, n: int, size: Int[Array, ""] | i
     """Return the first `n` entries of a random permutation of ``0 .. size - 1``.
 
     A keyed Feistel network permutes a power of four that holds `size`, and entries that fall outside walk along
-    their cycle until they are inside. Work is of order `n`, whatever the population holds: no shuffle of all cells a step.
+    their cycle until they are inside. Work is of order `n`, whatever the population holds: no shuffle of all cells a
+    step.
 
     Parameters
     ----------
