@@ -73,6 +73,13 @@ def test_larger_combinations_are_left_unused(adata: AnnData, design: Design) -> 
     assert made.cells(Role.UNUSED).size == 120
 
 
+def test_unseen_conditions_holds_out_these_and_no_others(study: Study) -> None:
+    made = split.unseen_conditions(study, ["nutlin@10 | A549", "trametinib@1uM | K562"])
+    assert [str(c) for c in made.test_conditions] == ["nutlin@10nM | A549", "trametinib@1000nM | K562"]
+    assert set(made.train_conditions) == set(study.conditions) - set(made.test_conditions)
+    assert drugs_of(study, made.cells(Role.TEST)) == {"nutlin", "trametinib"} and made.cells(Role.TEST).size == 120
+
+
 def test_unseen_context_keeps_half_of_the_controls(study: Study) -> None:
     made = split.unseen_context(study, ["nutlin"], {"cell_line": "K562"})
     test = study.obs.iloc[made.cells(Role.TEST)]
@@ -141,6 +148,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("unseen_treatment", {"names": ["nutlin"]}),
     ("unseen_combination", {"combinations": [["nutlin", "trametinib"]]}),
     ("unseen_conditions", {"conditions": ["nutlin@10 | A549", "dexamethasone@100nM | K562"]}),
+    ("unseen_conditions", {"conditions": ["nutlin@10 | A549", "trametinib@1uM | K562"]}),
     ("unseen_context", {"treatments": ["nutlin"], "context": {"cell_line": "A549"}}),
     ("leave_one_domain_out", {"column": "plate", "held_out": "p2", "min_cells": 1}),
 ]
@@ -203,6 +211,9 @@ BAD: list[Any] = [
     ("unseen_conditions", {"conditions": ["control | A549"]}, SplitError, "only treated conditions"),
     ("unseen_conditions", {"conditions": ["nutlin@50 | A549"]}, ConditionError, "No cell was measured under"),
     ("unseen_conditions", {"conditions": "nutlyn@10 | A549"}, ConditionError, "did you mean 'nutlin'"),
+    ("unseen_conditions", {"conditions": []}, SplitError, "Nothing to hold out"),
+    ("unseen_conditions", {"conditions": "control | A549"}, SplitError, "is a control"),
+    ("unseen_conditions", {"conditions": ["nutlin@33 | A549"]}, ConditionError, "No cell was measured under 'nutlin@33"),
     ("unseen_context", {"treatments": None, "context": {"line": "A549"}}, ConditionError, "did you mean 'cell_line'"),
     ("unseen_context", {"treatments": None, "context": {"cell_line": "A459"}}, ConditionError, "did you mean 'A549'"),
     ("unseen_context", {"treatments": None, "context": {}}, SplitError, "needs a context"),
