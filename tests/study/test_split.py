@@ -213,7 +213,7 @@ BAD: list[Any] = [
     ("unseen_conditions", {"conditions": "nutlyn@10 | A549"}, ConditionError, "did you mean 'nutlin'"),
     ("unseen_conditions", {"conditions": []}, SplitError, "Nothing to hold out"),
     ("unseen_conditions", {"conditions": "control | A549"}, SplitError, "is a control"),
-    ("unseen_conditions", {"conditions": ["nutlin@33 | A549"]}, ConditionError, "No cell was measured under 'nutlin@33"),
+    ("unseen_conditions", {"conditions": ["nutlin@33 | A549"]}, ConditionError, "measured under .nutlin@33"),
     ("unseen_context", {"treatments": None, "context": {"line": "A549"}}, ConditionError, "did you mean 'cell_line'"),
     ("unseen_context", {"treatments": None, "context": {"cell_line": "A459"}}, ConditionError, "did you mean 'A549'"),
     ("unseen_context", {"treatments": None, "context": {}}, SplitError, "needs a context"),
