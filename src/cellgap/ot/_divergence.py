@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from cellgap.ot._cost import Cost, cost_matrix
 from cellgap.ot._sinkhorn import entropic_cost, entropic_self_cost
-from cellgap.ot._solve import Weights
+from cellgap.ot._solve import TargetWeights, Weights
 
 
 def sinkhorn_divergence(
@@ -16,7 +16,7 @@ def sinkhorn_divergence(
     epsilon: Float[Array, ""] | float,
     cost: Cost = "euclidean",
     a: Weights = None,
-    b: Weights = None,
+    b: TargetWeights = None,
     tol: float = 1e-3,
     max_iterations: int = 2000,
     anneal: bool = False,

@@ -1,5 +1,6 @@
 """Entropic optimal transport between point clouds, with gradients by the envelope theorem."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from cellgap.errors import ConfigError
 from cellgap.ot._cost import Cost, cost_matrix, dot, paired_cost
-from cellgap.ot._solve import Potentials, Weights, plan, solve, solve_symmetric
+from cellgap.ot._solve import Potentials, TargetWeights, Weights, plan, solve, solve_symmetric
 
 
 class SinkhornResult(NamedTuple):
@@ -60,7 +61,7 @@ def _costs(x: Array, y: Array, cost: Cost, coupled: bool) -> Array:
     return c
 
 
-def _run(c: Array, a: Weights, b: Weights, epsilon: Array, f0: Array, problem: _Problem) -> Potentials:
+def _run(c: Array, a: Weights, b: TargetWeights, epsilon: Array, f0: Array, problem: _Problem) -> Potentials:
     limits = {"tol": problem.tol, "max_iterations": problem.max_iterations}
     if problem.symmetric:
         return solve_symmetric(c, epsilon, a, **limits)
@@ -74,16 +75,18 @@ def _average(values: Array, weights: Weights) -> Array:
 
 
 def _solved_value(
-    x: Array, y: Array, a: Weights, b: Weights, epsilon: Array, f0: Array, problem: _Problem
+    x: Array, y: Array, a: Weights, b: TargetWeights, epsilon: Array, f0: Array, problem: _Problem
 ) -> tuple[Array, Potentials]:
     x, y = _placed(x, a), _placed(y, b)
     solved = _run(_costs(x, y, problem.cost, problem.coupled), a, b, epsilon, f0, problem)
     return _average(solved.f, a) + _average(solved.g, b), solved
 
 
-_value = jax.custom_vjp(_solved_value, nondiff_argnums=(6,))
+# Compiled on their own as well, or every call outside of jit would compile the loops anew.
+_value = jax.custom_vjp(jax.jit(_solved_value, static_argnums=6), nondiff_argnums=(6,))
 
 
+@functools.partial(jax.jit, static_argnums=6)
 def _value_forward(x, y, a, b, epsilon, f0, problem):
     x, y = _placed(x, a), _placed(y, b)
     c = _costs(x, y, problem.cost, problem.coupled)
@@ -102,6 +105,7 @@ def _value_forward(x, y, a, b, epsilon, f0, problem):
     return (value, solved), (x - center, y - center, slope, own)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _value_backward(problem, residuals, cotangents):
     x, y, slope, own = residuals
     grad_x = jnp.sum(slope, 1)[:, None] * x - dot(slope, y)
@@ -125,7 +129,7 @@ def entropic_cost(
     epsilon: Float[Array, ""] | float,
     cost: Cost = "euclidean",
     a: Weights = None,
-    b: Weights = None,
+    b: TargetWeights = None,
     f0: Float[Array, " n"] | None = None,
     tol: float = 1e-3,
     max_iterations: int = 2000,
@@ -216,7 +220,7 @@ def sinkhorn(
     epsilon: Float[Array, ""] | float,
     cost: Cost = "euclidean",
     a: Weights = None,
-    b: Weights = None,
+    b: TargetWeights = None,
     tol: float = 1e-3,
     max_iterations: int = 2000,
 ) -> SinkhornResult:
@@ -237,7 +241,7 @@ def transport_plan(
     epsilon: Float[Array, ""] | float,
     cost: Cost = "euclidean",
     a: Weights = None,
-    b: Weights = None,
+    b: TargetWeights = None,
     paired: bool = False,
 ) -> Float[Array, "n m"]:
     """Return the plan ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)`` of solved potentials.

@@ -20,6 +20,7 @@ _ANNEAL_FACTOR = 0.25
 _ANNEAL_ITERATIONS = 20
 
 Weights = Float[Array, " n"] | None
+TargetWeights = Float[Array, " m"] | None
 
 
 class Potentials(NamedTuple):
@@ -117,7 +118,7 @@ def solve(
     cost: Float[Array, "n m"],
     epsilon: Float[Array, ""],
     a: Weights,
-    b: Weights,
+    b: TargetWeights,
     f0: Float[Array, " n"],
     *,
     tol: float,
@@ -139,7 +140,7 @@ def solve(
     tol
         Stop when the L1 violation of the row marginal is at most this.
     max_iterations
-        Stop after this many iterations, annealing included; the error is returned either way.
+        Stop after this many iterations, at least 1, annealing included; the error is returned either way.
     anneal
         Start at the mean cost and lower epsilon geometrically; for epsilon far below the mean cost.
     """
@@ -148,16 +149,20 @@ def solve(
     if anneal:
         f0, spent = _anneal(cost, epsilon, a, b, f0, max_iterations)
 
-    def proceed(state: Potentials):
-        return (state.error > tolerance) & (state.iterations < max_iterations)
+    # The first block starts from f0 as it is; one copy of the block in the program halves the time to compile it.
+    def proceed(carry: tuple[Potentials, Array]):
+        state, started = carry
+        return ~started | ((state.error > tolerance) & (state.iterations < max_iterations))
 
-    def repeat(state: Potentials):
-        f = _sweep_rows(cost, state.g, b, epsilon)
-        new = _block(cost, f, a, b, epsilon, tolerance, max_iterations - state.iterations - 1)
-        return Potentials(new.f, new.g, state.iterations + new.iterations + 1, new.error)
+    def repeat(carry: tuple[Potentials, Array]):
+        state, started = carry
+        f = jax.lax.cond(started, lambda: _sweep_rows(cost, state.g, b, epsilon), lambda: state.f)
+        before = state.iterations + started
+        new = _block(cost, f, a, b, epsilon, tolerance, max_iterations - before)
+        return new._replace(iterations=before + new.iterations), jnp.bool_(True)
 
-    first = _block(cost, f0, a, b, epsilon, tolerance, max_iterations - spent)
-    return jax.lax.while_loop(proceed, repeat, first._replace(iterations=first.iterations + spent))
+    start = Potentials(f0, jnp.zeros(cost.shape[1], cost.dtype), spent, jnp.asarray(jnp.inf, cost.dtype))
+    return jax.lax.while_loop(proceed, repeat, (start, jnp.bool_(False)))[0]
 
 
 def _anneal(
@@ -230,4 +235,4 @@ def solve_symmetric(
 
     zero = jnp.zeros(cost.shape[0], cost.dtype)
     start = Potentials(zero, zero, jnp.int32(0), jnp.asarray(jnp.inf, cost.dtype))
-    return jax.lax.while_loop(proceed, block, block(start))
+    return jax.lax.while_loop(proceed, block, start)
