@@ -20,8 +20,8 @@ import pandas as pd
 from bars import Bar
 
 import cellgap as cg
-from cellgap.study import Role, Split
-from cellgap.study._simulate_latent import SimulatedLatent, simulate_latent
+from cellgap.study import Role, Split, simulate_latent
+from cellgap.study._simulate_latent import SimulatedLatent
 from cellgap.transport import AbstractMap, Codes
 
 SPACE = cg.space.Genes(transform="none")

@@ -14,6 +14,7 @@ from cellgap.study._treatment import Treatment
 if TYPE_CHECKING:
     from cellgap.study import datasets
     from cellgap.study._simulate import simulate
+    from cellgap.study._simulate_latent import simulate_latent
 
 __all__ = [
     "Condition",
@@ -26,6 +27,7 @@ __all__ = [
     "check",
     "datasets",
     "simulate",
+    "simulate_latent",
     "split",
 ]
 
@@ -34,6 +36,8 @@ def __getattr__(name: str) -> Any:
     # The simulator and the registry of data sets are loaded when they are asked for.
     if name == "simulate":
         return importlib.import_module("cellgap.study._simulate").simulate
+    if name == "simulate_latent":
+        return importlib.import_module("cellgap.study._simulate_latent").simulate_latent
     if name == "datasets":
         return importlib.import_module("cellgap.study.datasets")
     raise AttributeError(f"module 'cellgap.study' has no attribute {name!r}")
