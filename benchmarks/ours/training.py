@@ -3,7 +3,7 @@
 `cellgap.transport.Monge` (one condition) or `ConditionalMonge` (six) is fitted in this process three times: a warm-up
 and a fit of ``--base-steps``, then a fit of ``--base-steps`` + ``--steps``. All compile the same programs, measure the
 gaps of the fitted map and so on, so the difference of the last two is what ``--steps`` steps cost, validations on
-held-out cells included. With ``--steps 0`` there is one fit of ``--base-steps``, for peak memory. Prints one JSON object.
+held-out cells included. With ``--steps 0`` there is one fit of ``--base-steps``, for peak memory. Prints a JSON object.
 
 ``--objective published``: Sinkhorn divergence of one batch (eps 1), Monge gap (eps 0.01), Euclidean cost, weight 1, the
 published network, started at the identity. ``--objective default``: everything as the estimator comes.
