@@ -169,7 +169,7 @@ def _against_truth(run: "Run", screen: "SimulatedScreen") -> "Table":
         table.add_column(question, justify="right")
     shares = {name: _shares(predictor, split, screen, z, source) for name, predictor in predictors.items()}
     for name, found in shares.items():
-        table.add_row(name, *(found.get(question, "–") for question in questions))
+        table.add_row(name, *(found.get(question, "no answer") for question in questions))
     return table
 
 

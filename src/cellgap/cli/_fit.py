@@ -77,7 +77,9 @@ def fit_run(run: RunFile, *, quiet: bool = False) -> "AbstractMap | None":
             return load(run.folder)
         if not quiet:
             note(f"{study!r}")
-            note(f"{split.kind}: {len(split.train_conditions)} conditions to train on, {len(split.test_conditions)} held out")
+            note(
+                f"{split.kind}: {len(split.train_conditions)} conditions to train on, {len(split.test_conditions)} held out"
+            )
         fitted = _fitted(run, split, quiet)
     except KeyboardInterrupt:
         return None

@@ -47,7 +47,9 @@ def predict(
     cells.write_h5ad(out)
     table = cells.uns["cellgap"]["conditions"]
     for row in table.itertuples():
-        show(f"{row.condition}: {row.n_cells:,} cells, nearest training condition {row.nearest} (distance {row.distance:.2f})")
+        show(
+            f"{row.condition}: {row.n_cells:,} cells, nearest training condition {row.nearest} (distance {row.distance:.2f})"
+        )
         if row.extrapolates:
             warn(f"{row.condition} extrapolates: {row.extrapolates}.")
     show(f"cells: {out}")
@@ -92,7 +94,9 @@ def predict_run(run: Run, conditions: tuple[str, ...], controls: Path | None = N
         parts.append(part)
     cells = anndata.concat(parts) if len(parts) > 1 else parts[0]
     about = {name: parts[0].uns["cellgap"][name] for name in ("model", "versions")}
-    cells.uns["cellgap"] = about | {"conditions": pd.DataFrame(rows, index=pd.Index([str(i) for i in range(len(rows))]))}
+    cells.uns["cellgap"] = about | {
+        "conditions": pd.DataFrame(rows, index=pd.Index([str(i) for i in range(len(rows))]))
+    }
     return cells
 
 

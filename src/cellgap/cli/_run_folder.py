@@ -100,7 +100,9 @@ class Run:
         """
         if not (folder / SETTINGS).exists():
             there = "it has no run.toml" if folder.exists() else "there is no such folder"
-            raise StorageError(f"{str(folder)!r} is not the folder of a run ({there}): give the one `cellgap fit` wrote.")
+            raise StorageError(
+                f"{str(folder)!r} is not the folder of a run ({there}): give the one `cellgap fit` wrote."
+            )
         if not (folder / MODEL).exists():
             raise StorageError(
                 f"The run in {str(folder)!r} is not finished: continue it with the same `cellgap fit` command."

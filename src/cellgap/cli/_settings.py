@@ -74,7 +74,9 @@ def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -
     for name in needed:
         if name not in result:
             expected = ", ".join(_kinds_of(hints[name]))
-            raise ConfigError(f"{where} ({kind}) needs {name!r}" + (f": a table of kind {expected}." if expected else "."))
+            raise ConfigError(
+                f"{where} ({kind}) needs {name!r}" + (f": a table of kind {expected}." if expected else ".")
+            )
     return result
 
 
