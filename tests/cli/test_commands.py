@@ -61,9 +61,7 @@ def test_the_same_command_again_changes_nothing(fitted: Path, screen: Path, caps
     assert "finished" in capsys.readouterr().err
     assert before == {path.name: path.stat().st_mtime_ns for path in fitted.glob("*.np?")}
     assert run("fit", screen / "run.toml", "--folder", fitted, "--set", "run.seed=4") == 2
-    assert "holds another run, with run.seed = 3 instead of 4" in capsys.readouterr().err.replace(
-        "split.seed", "run.seed"
-    )
+    assert "holds another run, with split.seed = 3 instead of 4" in capsys.readouterr().err
 
 
 def test_quiet_is_quiet(fitted: Path, screen: Path, capsys: pytest.CaptureFixture[str]) -> None:

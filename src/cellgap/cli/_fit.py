@@ -77,9 +77,8 @@ def fit_run(run: RunFile, *, quiet: bool = False) -> "AbstractMap | None":
             return load(run.folder)
         if not quiet:
             note(f"{study!r}")
-            note(
-                f"{split.kind}: {len(split.train_conditions)} conditions to train on, {len(split.test_conditions)} held out"
-            )
+            n_train, n_test = len(split.train_conditions), len(split.test_conditions)
+            note(f"{split.kind}: {n_train} conditions to train on, {n_test} held out")
         fitted = _fitted(run, split, quiet)
     except KeyboardInterrupt:
         return None

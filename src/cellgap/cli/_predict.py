@@ -47,9 +47,8 @@ def predict(
     cells.write_h5ad(out)
     table = cells.uns["cellgap"]["conditions"]
     for row in table.itertuples():
-        show(
-            f"{row.condition}: {row.n_cells:,} cells, nearest training condition {row.nearest} (distance {row.distance:.2f})"
-        )
+        near = f"nearest training condition {row.nearest} (distance {row.distance:.2f})"
+        show(f"{row.condition}: {row.n_cells:,} cells, {near}")
         if row.extrapolates:
             warn(f"{row.condition} extrapolates: {row.extrapolates}.")
     show(f"cells: {out}")

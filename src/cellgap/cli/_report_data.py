@@ -189,12 +189,13 @@ def _study(split: "Split") -> "pd.DataFrame":
 
     columns = split.table()
     controls = {str(c): len(split.study.rows(c.control)) for c in split.study.all_conditions}
-    rows = []
-    for role in Role:
-        for condition, n in zip(columns["condition"], columns[role.name], strict=True):
-            if n:
-                rows.append((condition, n, controls[condition], role.name.lower()))
-    return pd.DataFrame(rows, columns=["condition", "cells", "controls", "role"])
+    rows = [
+        {"condition": condition, "cells": n, "controls": controls[condition], "role": role.name.lower()}
+        for role in Role
+        for condition, n in zip(columns["condition"], columns[role.name], strict=True)
+        if n
+    ]
+    return pd.DataFrame(rows)
 
 
 def _notes(fitted: "AbstractMap", split: "Split", scores: Scores) -> Iterator[str]:

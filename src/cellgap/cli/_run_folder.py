@@ -34,7 +34,7 @@ def claim(run: RunFile) -> None:
         differing = _difference(read_toml(path), settings)
         if differing:
             raise ConfigError(
-                f"{folder} holds another run, with {differing}: choose another folder with --folder, or delete that one."
+                f"{folder} holds another run, with {differing}: choose another with --folder, or delete that one."
             )
         return
     if (folder / MODEL).exists():
@@ -110,7 +110,8 @@ class Run:
         settings = read_toml(folder / SETTINGS)
         try:
             kept = Path(settings["data"]["path"])
-            settings["design"]["treatment"], settings["run"]["seed"]
+            for section, key in (("design", "treatment"), ("data", "backed"), ("run", "seed")):
+                _ = settings[section][key]
         except (KeyError, TypeError) as error:
             raise StorageError(f"{folder / SETTINGS} is damaged ({error!r}): fit again in another folder.") from None
         return cls(folder, settings, kept if data is None else data)
