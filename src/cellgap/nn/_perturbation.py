@@ -24,9 +24,9 @@ class PerturbationNet(eqx.Module):
 
     - ``"concat"`` is the published network (Conditional Monge Gap, arXiv 2504.08328): the trunk's output is the
       displacement, switched off for the empty set.
-    - ``"gated"`` multiplies the trunk's last hidden layer by ``sum_k G(e_k)``, a linear function of every treatment's
-      vector: the effect of a set starts as the sum of its members' effects, grows linearly in the descriptor, and vanishes for the
-      empty set.
+    - ``"gated"`` multiplies the trunk's last hidden layer by ``sum_k (1 + G(e_k))``, an affine function of every
+      treatment's vector: the effect of a set starts as the sum of its members' effects, grows linearly in the
+      descriptor, and vanishes for the empty set.
 
     Parameters
     ----------

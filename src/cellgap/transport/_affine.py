@@ -33,9 +33,12 @@ def condition_features(encoder: FittedEncoder, condition: Condition) -> Float[np
 def shrunk_covariance(moments: Moments) -> Float[np.ndarray, "d d"]:
     """Return the treated covariance, shrunk towards that of the matched controls as far as its noise demands.
 
-    ``(1 - w) S_y + w S_x`` with ``w = E|noise of S_y - S_x|^2 / |S_y - S_x|^2`` (Ledoit and Wolf 2004 with the controls as
-    target; the noise of a Gaussian sample covariance). Few treated cells give the controls' covariance: a shift.
+    ``(1 - w) S_y + w S_x`` with ``w = E|noise of S_y - S_x|^2 / |S_y - S_x|^2`` (Ledoit and Wolf 2004 with the controls
+    as target; the noise of a Gaussian sample covariance). Few treated cells give the controls' covariance: a shift.
     """
+    if moments.n < 2:
+        # One cell has no covariance, and none that would show how uncertain it is.
+        return moments.control_cov
     difference = ((moments.cov - moments.control_cov) ** 2).sum()
     noise = sum(
         (np.trace(s) ** 2 + (s**2).sum()) / max(n - 1, 1)
@@ -46,7 +49,7 @@ def shrunk_covariance(moments: Moments) -> Float[np.ndarray, "d d"]:
 
 
 def displacement(moments: Moments, center: np.ndarray, start: Start) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``shift, linear`` such that the map is ``x + shift + (x - center) linear``, for the cells of a condition."""
+    """Return ``shift, linear`` of a condition, whose map is ``x + shift + (x - center) linear``."""
     d = len(center)
     if start == "identity":
         return np.zeros(d), np.zeros((d, d))
@@ -65,9 +68,10 @@ def displacement(moments: Moments, center: np.ndarray, start: Start) -> tuple[np
 class AffinePath(eqx.Module):
     """The map ``T(x, c) = x + s(c) + (x - center) L(c)``, with `s` and `L` regressed on the condition's features.
 
-    A linear trend in the features, plus a Gaussian-kernel interpolation of what the trend leaves at the training conditions: exact
-    (up to a nugget) where cells were measured, the trend far from there, and the identity for a control. Source: Gaussian optimal
-    maps (Bures), conditioned in the spirit of CondOT's initialization (Bunne et al. 2022), by universal kriging.
+    A linear trend in the features, plus a Gaussian-kernel interpolation of what the trend leaves at the training
+    conditions: exact (up to a nugget) where cells were measured, the trend far from there, and the identity for a
+    control. Source: Gaussian optimal maps (Bures), conditioned in the spirit of CondOT's initialization (Bunne et al.
+    2022), by universal kriging.
 
     Parameters
     ----------
@@ -110,7 +114,10 @@ def affine(
 
 
 def fit_affine_path(codes: Codes, start: Start) -> AffinePath:
-    """Return the affine path of a split's training conditions; penalty and kernel are chosen by leaving treatments out."""
+    """Return the affine path of a split's training conditions.
+
+    Penalty and kernel are chosen by leaving treatments out.
+    """
     moments = codes.moments
     d = codes.space.dim
     features = np.stack([condition_features(codes.encoder, m.condition) for m in moments])
@@ -120,7 +127,9 @@ def fit_affine_path(codes: Codes, start: Start) -> AffinePath:
     groups = groups_of([m.condition for m in moments])
     scale = feature_scale(features)
     # Errors of the linear part count by the displacement they cause on control cells.
-    root = np.linalg.cholesky(np.mean([m.control_cov for m in moments], axis=0) + 1e-9 * np.eye(d)).T
+    spread = np.mean([m.control_cov for m in moments], axis=0)
+    # The ridge follows the unit of the data: rounding makes eigenvalues of large numbers negative by more than 1e-9.
+    root = np.linalg.cholesky(spread + max(1e-9 * np.trace(spread) / d, 1e-30) * np.eye(d)).T
     targets = {"shift": shifts}
     if start == "gaussian":
         targets["linear"] = np.stack([(root @ part).ravel() for _, part in parts])

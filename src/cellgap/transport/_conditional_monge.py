@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from pydantic import Field
 
 from cellgap.encode import AbstractEncoder, FittedEncoder
+from cellgap.errors import ConditionError
 from cellgap.gap import Gap
 from cellgap.nn import Conditioning, PerturbationNet
 from cellgap.ot import Cost
@@ -28,23 +29,26 @@ from cellgap.transport._objective import FitLoss, Objective
 from cellgap.transport._train_map import Optimization, run_fingerprint, train_map
 from cellgap.transport._training_data import training_problem, typical_cost, validation_conditions
 
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+
 
 @settings
 class ConditionalMonge:
     """One map for all conditions: ``T(x, c)`` with ``T(x, control) = x``, seen conditions and unseen ones.
 
-    Minimizes over conditions ``OT(T(x), y) - OT(T(x), T(x')) / 2 + gap_weight * MongeGap(T)``, where `x` and `x'` are independent
-    batches of matched controls and `y` treated cells. The map is a closed-form affine path (see `start`) plus a network that
-    begins at zero.
+    Minimizes over conditions ``OT(T(x), y) - OT(T(x), T(x')) / 2 + gap_weight * MongeGap(T)``, where `x` and `x'` are
+    independent batches of matched controls and `y` treated cells. The map is a closed-form affine path (see `start`)
+    plus a network that begins at zero.
 
     Parameters
     ----------
     space, encoder
         Where cells and conditions live.
     start
-        ``"gaussian"``: ridge-regressed Gaussian optimal maps; ``"shift"``: ridge-regressed mean shifts; ``"identity"``: as
-        published. Training starts there, and the start is kept where held-out cells do not get closer.
-    fit
+        ``"gaussian"``: Gaussian optimal maps; ``"shift"``: mean shifts; both interpolated over conditions (see
+        `AffinePath`); ``"identity"``: as published. Training starts there, and the start is kept where held-out cells
+        do not get closer.
+    fit_loss
         ``"two_batch"`` keeps the spread of populations; ``"same_batch"`` is the published loss, which shrinks them.
     cost, gap_cost
         Ground costs of fit and gap.
@@ -62,8 +66,8 @@ class ConditionalMonge:
 
     Notes
     -----
-    Source: Conditional Monge Gap (arXiv 2504.08328; Nature Machine Intelligence 8, 984-996, 2026). Deviations, all of them
-    options: the two-batch loss, the start, the gate, several conditions a step, averaged weights.
+    Source: Conditional Monge Gap (arXiv 2504.08328; Nature Machine Intelligence 8, 984-996, 2026). Deviations, all of
+    them options: the two-batch loss, the start, the gate, several conditions a step, averaged weights.
     """
 
     space: AbstractSpace
@@ -77,7 +81,7 @@ class ConditionalMonge:
     relative: bool = True
     gap_weight: Annotated[float, Field(ge=0)] = 1.0
     conditioning: Conditioning = "gated"
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64, 64, 64)
+    hidden: Widths = (64, 64, 64, 64)
     embedding: Annotated[int, Field(ge=1)] = 50
     optimization: Optimization = Optimization()
 
@@ -136,7 +140,7 @@ class ConditionalMonge:
             self.optimization,
             key=key_run,
             folder=None if folder is None else Path(folder),
-            fingerprint=run_fingerprint(repr(self), split.study.fingerprint, split.roles.tobytes().hex(), str(key)),
+            fingerprint="" if folder is None else run_fingerprint(repr(self), problem, valid, key),
             progress=progress,
             title="conditional Monge map",
         )
@@ -152,6 +156,7 @@ class ConditionalMonge:
             tuple(result.history),
             result.best_step,
             result.stopped,
+            None,
         )
         return dataclasses.replace(fitted, measured_gaps=map_gaps(fitted, codes))
 
@@ -176,6 +181,9 @@ class FittedConditionalMonge(AbstractMap):
         Step of the weights that are kept (0: the start).
     stopped
         How training ended.
+    only
+        The treatments, as text, that a map of a single condition was fitted for; None where it takes any that the
+        encoder encodes.
     """
 
     name: str
@@ -188,9 +196,15 @@ class FittedConditionalMonge(AbstractMap):
     history: tuple[dict[str, Any], ...]
     best_step: int
     stopped: str
+    only: str | None
 
     def transport(self, z: np.ndarray, condition: Condition) -> np.ndarray:
         """Return the mapped cells; see `AbstractMap.transport`."""
+        asked = treatments_of(condition)
+        if self.only is not None and not condition.is_control and asked != self.only:
+            raise ConditionError(
+                f"this map was fitted for {self.only} alone and has no answer for {asked}: take ConditionalMonge."
+            )
         encoded = self.encoder.encode_many([condition])
         shift, linear = self.path.at(condition_features(self.encoder, condition))
         moved = _transport(
@@ -202,6 +216,11 @@ class FittedConditionalMonge(AbstractMap):
             (self.path.center, shift, linear),
         )
         return np.asarray(moved)
+
+
+def treatments_of(condition: Condition) -> str:
+    """Return the treatments of a condition as text, whatever its context."""
+    return " + ".join(str(treatment) for treatment in condition.treatments)
 
 
 @eqx.filter_jit

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from cellgap.errors import ConditionError
 from cellgap.storage import storable
 from cellgap.study import Condition, Treatment
+from cellgap.transport._ridge import feature_scale
 
 
 class Nearness(NamedTuple):
@@ -56,8 +57,7 @@ class Vocabulary(eqx.Module):
         cls, conditions: tuple[Condition, ...], features: np.ndarray, context_names: tuple[str, ...]
     ) -> "Vocabulary":
         """Return the vocabulary of training conditions and their features."""
-        scale = np.sqrt((features**2).mean(0))
-        scale = np.where(scale > 0, scale, 1.0)
+        scale = feature_scale(features)
         return cls(tuple(repr(c) for c in conditions), features / scale, scale, tuple(context_names))
 
     def parsed(self) -> tuple[Condition, ...]:
@@ -65,7 +65,10 @@ class Vocabulary(eqx.Module):
         return tuple(Condition.parse(text, self.context_names) for text in self.conditions)
 
     def resolve(self, condition: Condition | str) -> Condition:
-        """Return a condition in the units of the training conditions.
+        """Return a condition in the words and units of the training conditions.
+
+        As in ``Study.resolve``: a dose without a unit gets theirs, another unit is converted, and a dose or a context
+        that is left out is filled in where only one was trained on.
 
         Raises
         ------
@@ -91,18 +94,28 @@ class Vocabulary(eqx.Module):
         everything = [t for c in known for t in c.treatments]
         same = [t for t in everything if t.name == treatment.name] or everything
         units = {t.unit for t in same if t.dose is not None}
+        own = sorted({t for t in same if t.name == treatment.name})
         if treatment.dose is None:
-            if units and all(t.dose is not None for t in same):
-                doses = ", ".join(sorted({str(t) for t in same if t.name == treatment.name})) or "doses"
-                raise ConditionError(f"{treatment.name!r} needs a dose: trained on {doses}.")
-            return treatment
+            if not units or any(t.dose is None for t in same):
+                return treatment
+            if len(own) == 1:
+                return own[0]
+            doses = ", ".join(map(str, own)) or f"other treatments, all with a dose, such as {same[0]}"
+            raise ConditionError(f"{treatment.name!r} needs a dose: trained on were {doses}.")
         if not units:
             raise ConditionError(f"{str(treatment)!r} has a dose, but training treatments have none: leave it out.")
         if treatment.unit is None and len(units) > 1:
             raise ConditionError(
                 f"{str(treatment)!r} needs a unit: training doses are in {', '.join(map(str, units))}."
             )
-        return treatment.to_unit(str(sorted(map(str, units))[0])) if len(units) == 1 else treatment
+        if len(units) > 1:
+            return treatment
+        converted = treatment.to_unit(str(units.pop()))
+        # Conversion may be off in the last digit; a dose that was trained on is that dose.
+        for other in own:
+            if other.dose is not None and np.isclose(other.dose, converted.dose or 0.0, rtol=1e-9, atol=0.0):
+                return other
+        return converted
 
     def nearness(self, condition: Condition, features: np.ndarray, reasons: tuple[str, ...]) -> Nearness:
         """Return how far a condition with these features is from the training conditions.

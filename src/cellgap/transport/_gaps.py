@@ -15,7 +15,8 @@ _CONDITIONS = 8
 def map_gaps(fitted: AbstractMap, codes: Codes) -> tuple[Gap, ...]:
     """Return the Monge gap and the spread of a map on its training conditions.
 
-    Up to 8 conditions, evenly spaced in their order, and up to 1,024 control cells each.
+    Up to 8 conditions, evenly spaced in their order, and up to 1,024 control cells each. No spread where no condition
+    has two treated cells.
     """
     conditions = codes.split.train_conditions
     chosen = [conditions[i] for i in np.unique(np.linspace(0, len(conditions) - 1, _CONDITIONS).astype(int))]
@@ -28,20 +29,25 @@ def map_gaps(fitted: AbstractMap, codes: Codes) -> tuple[Gap, ...]:
         y = codes.cells(condition, Role.TRAIN)
         excess.append(exact_monge_gap(x, t, cost="sqeuclidean"))
         moved.append(float(((x - t) ** 2).sum(1).mean()))
-        spread.append(float(t.var(0).sum() / max(y.var(0).sum(), 1e-12)))
-    return (
+        if len(y) > 1:
+            spread.append(float(t.var(0, ddof=1).sum() / max(y.var(0, ddof=1).sum(), 1e-12)))
+    gaps = [
         Gap(
             "Monge gap",
             float(np.mean(excess)),
             f"0 = optimal map; mean squared displacement {np.mean(moved):.3g}, {len(chosen)} conditions",
             "how much further cells are moved than optimal transport between the same two clouds would move them",
             "raise gap_weight, or train longer",
-        ),
-        Gap(
-            "spread gap",
-            float(np.mean(spread)) - 1.0,
-            "0 = predicted variance equals measured variance; negative = population contracted",
-            "predicted cells are less (or more) diverse than the measured ones",
-            'use fit_loss="two_batch" and larger batches; a deterministic map cannot add spread that controls lack',
-        ),
-    )
+        )
+    ]
+    if spread:
+        gaps.append(
+            Gap(
+                "spread gap",
+                float(np.mean(spread)) - 1.0,
+                "0 = predicted variance equals measured variance; negative = population contracted",
+                "predicted cells are less (or more) diverse than the measured ones",
+                'use fit_loss="two_batch" and larger batches; a deterministic map cannot add spread that controls lack',
+            )
+        )
+    return tuple(gaps)

@@ -19,9 +19,9 @@ from cellgap.transport._map import AbstractMap, vocabulary_of
 class Gaussian:
     """Closed-form optimal maps between Gaussians; no training.
 
-    ``T(x) = m_y + A (x - m_x)`` with ``A = S_x^(-1/2) (S_x^(1/2) S_y S_x^(1/2))^(1/2) S_x^(-1/2)`` for a condition that was
-    trained on, its covariance shrunk towards that of the controls; for another one, `A` and the shift follow from the
-    condition's features (see `AffinePath`).
+    ``T(x) = m_y + A (x - m_x)`` with ``A = S_x^(-1/2) (S_x^(1/2) S_y S_x^(1/2))^(1/2) S_x^(-1/2)`` for a condition that
+    was trained on, its covariance shrunk towards that of the controls; for another one, `A` and the shift follow from
+    the condition's features (see `AffinePath`).
 
     Parameters
     ----------

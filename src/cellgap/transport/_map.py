@@ -3,6 +3,7 @@
 import abc
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import numpy as np
@@ -17,6 +18,9 @@ from cellgap.study import Condition
 from cellgap.transport._affine import condition_features
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Nearness, Vocabulary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class AbstractMap(eqx.Module):
@@ -64,8 +68,8 @@ class AbstractMap(eqx.Module):
         AnnData
             ``X``: predicted expression in the space's transformed genes (cells, genes); ``obsm["X_cellgap"]`` and
             ``obsm["X_cellgap_source"]``: predicted and source codes; ``obs``: that of `adata`, with ``condition`` and
-            ``displacement`` (distance moved in the space); ``uns["cellgap"]``: model, versions, nearest training condition,
-            distance to it and reasons why this extrapolates.
+            ``displacement`` (distance moved in the space); ``uns["cellgap"]``: model, versions, nearest training
+            condition, distance to it and reasons why this extrapolates.
 
         Raises
         ------
@@ -85,7 +89,7 @@ class AbstractMap(eqx.Module):
         if clip and self.space.nonnegative:
             values = np.maximum(values, 0.0)
         near = self.nearness(condition)
-        obs = adata.obs.copy()
+        obs = cast("pd.DataFrame", adata.obs).copy()
         obs["condition"] = str(condition)
         obs["displacement"] = np.linalg.norm(moved - source, axis=1)
         out = AnnData(X=values, obs=obs)

@@ -40,9 +40,11 @@ class MeanShift:
         - ``"own"``: the effect of the condition itself; only for conditions that were trained on (latent arithmetic).
         - ``"all"``: the equal-weight average over all training conditions.
         - ``"nearest"``: that of the nearest training condition by descriptor.
-        - ``"dose"``: linear interpolation in log-dose between measured doses of the treatment; beyond them, the nearest.
+        - ``"dose"``: linear interpolation in log-dose between measured doses of the treatment; beyond them, the
+          nearest.
         - ``"additive"``: the sum of the members' single effects, for combinations.
-        - ``"ridge"``: ridge regression from descriptor, dose and their products; its penalty is chosen by leaving treatments out.
+        - ``"ridge"``: ridge regression from descriptor, dose and their products; its penalty is chosen by leaving
+          treatments out.
 
     Notes
     -----

@@ -15,7 +15,7 @@ from cellgap.space import AbstractSpace
 from cellgap.study import Condition, Role, Split
 from cellgap.transport._affine import Start
 from cellgap.transport._codes import Codes
-from cellgap.transport._conditional_monge import ConditionalMonge, FittedConditionalMonge
+from cellgap.transport._conditional_monge import ConditionalMonge, FittedConditionalMonge, Widths, treatments_of
 from cellgap.transport._objective import FitLoss
 from cellgap.transport._train_map import Optimization
 
@@ -24,7 +24,8 @@ from cellgap.transport._train_map import Optimization
 class Monge:
     """One map for one measured condition, by Sinkhorn divergence and Monge gap.
 
-    The network sees cells only. It answers for the condition it was fitted on (and leaves controls where they are).
+    The network sees cells only. It answers for the treatment it was fitted on, in any context, and leaves controls
+    where they are.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Monge:
     gap_epsilon: Annotated[float, Field(gt=0)] = 0.001
     relative: bool = True
     gap_weight: Annotated[float, Field(ge=0)] = 1.0
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64, 64, 64)
+    hidden: Widths = (64, 64, 64, 64)
     optimization: Optimization = Optimization()
 
     def fit(
@@ -75,7 +76,7 @@ class Monge:
         estimator = ConditionalMonge(**shared, conditioning="concat", embedding=1)
         one = dataclasses.replace(codes, split=_only(codes.split, condition))
         fitted = estimator.fit_codes(one, key=key, folder=folder, progress=progress)
-        return dataclasses.replace(fitted, name="Monge")
+        return dataclasses.replace(fitted, name="Monge", only=treatments_of(condition))
 
     def _chosen(self, split: Split) -> Condition:
         if self.condition is None:

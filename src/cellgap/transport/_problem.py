@@ -14,7 +14,7 @@ from cellgap.train import draw_without_replacement
 from cellgap.transport._affine import affine
 
 
-class Rows(NamedTuple):
+class Rows(eqx.Module):
     """Populations as a padded table of row numbers.
 
     Parameters
@@ -80,7 +80,7 @@ class Problem(eqx.Module):
 
 
 class Draw(NamedTuple):
-    """Row numbers of one batch; `slot` are the positions of `x` in the source population."""
+    """Row numbers of one batch; `slot` are the positions of `x` in the source population, beyond it for padding."""
 
     x: Int[Array, " n"]
     x2: Int[Array, " n"]
@@ -105,8 +105,8 @@ def largest_batch(problem: Problem, batch_size: int) -> tuple[int, bool]:
 def draw(problem: Problem, k: Int[Array, ""], key: PRNGKeyArray, n: int, *, padded: bool) -> Draw:
     """Return two disjoint batches of sources and one of treated cells of condition `k`, without replacement.
 
-    All have one size, so that the terms of the two-batch divergence carry one bias. A population with fewer cells gives smaller
-    batches, padded with zero weights.
+    All have one size, so that the terms of the two-batch divergence carry one bias. A population with fewer cells gives
+    smaller batches, padded with zero weights.
     """
     key_x, key_y = jr.split(key)
     c = problem.source_of[k]
@@ -115,6 +115,7 @@ def draw(problem: Problem, k: Int[Array, ""], key: PRNGKeyArray, n: int, *, padd
     y = problem.targets.index[k, draw_without_replacement(key_y, n, problem.targets.size[k])]
     i = jnp.arange(n)
     source = problem.sources.index[c]
-    second = slots[size + i] if padded else slots[n:]
-    weights = jnp.where(i < size, 1.0 / size, 0.0).astype(problem.cells.dtype) if padded else None
-    return Draw(source[slots[:n]], source[second], y, slots[:n], weights)
+    if not padded:
+        return Draw(source[slots[:n]], source[slots[n:]], y, slots[:n], None)
+    weights = jnp.where(i < size, 1.0 / size, 0.0).astype(problem.cells.dtype)
+    return Draw(source[slots[:n]], source[slots[size + i]], y, jnp.where(i < size, slots[:n], len(source)), weights)

@@ -51,8 +51,8 @@ def feature_scale(features: np.ndarray) -> np.ndarray:
 def fit_ridge(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> Ridge:
     """Return the ridge regression whose penalty predicts left-out groups best.
 
-    The first feature (the number of treatments) is not penalized, so a large penalty gives the mean effect and no treatment
-    gives no effect. Other features are scaled by their root mean square.
+    The first feature (the number of treatments) is not penalized, so a large penalty gives the mean effect and no
+    treatment gives no effect. Other features are scaled by their root mean square.
 
     Parameters
     ----------

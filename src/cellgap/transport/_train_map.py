@@ -1,14 +1,14 @@
 """Training of a perturbation network on a problem: the step, the validation, the schedule."""
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import Field
@@ -57,7 +57,7 @@ class Optimization:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 
-class MapState(NamedTuple):
+class MapState(eqx.Module):
     """Everything that changes during training; a tree of arrays."""
 
     net: PerturbationNet
@@ -109,7 +109,8 @@ def train_map(
             t, t2 = both[:n], both[n:]
         else:
             t, t2 = problem.transport(net, x, k), None
-        out = objective(Batch(x, t, t2, y, drawn.weights, duals[k, drawn.slot]), settings)
+        dual = duals.at[k, drawn.slot].get(mode="fill", fill_value=0.0)
+        out = objective(Batch(x, t, t2, y, drawn.weights, dual), settings)
         return out.loss, (out, drawn.slot)
 
     gradient = eqx.filter_value_and_grad(terms, has_aux=True)
@@ -123,7 +124,8 @@ def train_map(
             total, duals = carry
             k, key = item
             (_, (out, slot)), grads = gradient(state.net, k, key, duals)
-            duals = duals.at[k, slot].set(out.dual)
+            # Padding has a slot beyond the table: it must not overwrite what is remembered of a cell.
+            duals = duals.at[k, slot].set(out.dual, mode="drop")
             logs = {"loss": out.loss, "fit": out.fit, "gap": out.gap, "gap_error": out.gap_error}
             return (jax.tree.map(jnp.add, total, grads), duals), logs
 
@@ -133,17 +135,19 @@ def train_map(
         else:
             (grads, duals), logs = jax.lax.scan(one, (zeros, state.duals), (ks, jr.split(key_cells, b)))
             grads, logs = jax.tree.map(lambda g: g / b, grads), jax.tree.map(jnp.mean, logs)
-        updates, opt_state = optimizer.update(grads, state.optimizer, state.net)
-        net = optax.apply_updates(state.net, updates)
+        params: Any = state.net  # modules are trees, which the annotations of optax do not say
+        updates, opt_state = optimizer.update(grads, state.optimizer, params)
+        net: Any = optax.apply_updates(params, updates)
         # Early on the average follows the weights closely, or it would remember the start.
         decay = jnp.minimum(optimization.ema, (1.0 + state.count) / (10.0 + state.count))
         average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, net)
-        logs["learning_rate"] = schedule(state.count)
+        logs["learning_rate"] = jnp.asarray(schedule(state.count))
         return MapState(net, average, opt_state, duals, state.count + 1), logs
 
     duals = jnp.zeros((problem.n_conditions, problem.sources.index.shape[1]), problem.cells.dtype)
     # Buffers are donated step to step, so the average needs its own.
-    start = MapState(net, jax.tree.map(jnp.array, net), optimizer.init(net), duals, jnp.int32(0))
+    weights: Any = net
+    start = MapState(net, jax.tree.map(jnp.array, net), optimizer.init(weights), duals, jnp.int32(0))
     return fit(
         step,
         start,
@@ -158,11 +162,12 @@ def train_map(
 
 
 def validation(valid: Problem):
-    """Return the function that judges a state on fixed held-out cells by the energy distance of each condition and fold.
+    """Return the function that judges a state on fixed held-out cells.
 
-    ``2 E|T(x) - y| - E|T(x) - T(x')| - E|y - y'|`` as an unbiased U-statistic (a cell is never compared with itself): 0
-    in expectation at the truth, whatever the number of cells. The cells of few conditions are dealt onto folds, so that the
-    noise of a comparison between two states is known (see `criterion` of `cellgap.train.fit`).
+    The energy distance of each condition and fold, ``2 E|T(x) - y| - E|T(x) - T(x')| - E|y - y'|``, as an unbiased
+    U-statistic (a cell is never compared with itself): 0 in expectation at the truth, whatever the number of cells. The
+    cells of few conditions are dealt onto folds, so that the noise of a comparison between two states is known (see
+    `criterion` of `cellgap.train.fit`).
     """
     smallest = min(int(jnp.min(valid.sources.size)), int(jnp.min(valid.targets.size)))
     n_folds = max(1, min(_FOLDS // valid.n_conditions, smallest // _CELLS_A_FOLD))
@@ -197,5 +202,13 @@ def _within(cells: Float[Array, "n d"], folds: Float[Array, "n folds"]) -> Float
 
 
 def run_fingerprint(*parts: Any) -> str:
-    """Return a short hash of everything that determines a run."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """Return a short hash of everything that determines a run: texts, random keys, trees of arrays by their bytes."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(parts):
+        if not isinstance(leaf, jax.Array):
+            digest.update(repr(leaf).encode())
+            continue
+        array = np.asarray(jr.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ def training_problem(codes: Codes, conditions: tuple[Condition, ...], role: Role
     """Return the problem of some conditions: their treated cells and matched controls that have one role."""
     controls = list(dict.fromkeys(c.control for c in conditions))
     encoded = codes.encoder.encode_many(conditions)
-    starts = [path.at(condition_features(codes.encoder, c)) for c in conditions]
+    shifts, linears = zip(*(path.at(condition_features(codes.encoder, c)) for c in conditions), strict=True)
     used = np.concatenate([codes.rows(c, role) for c in (*controls, *conditions)])
     # Only the cells of this problem go to the device, so row numbers are those of the compacted table.
     place = np.full(len(codes.z), -1, np.int64)
@@ -32,16 +32,16 @@ def training_problem(codes: Codes, conditions: tuple[Condition, ...], role: Role
         mask=jnp.asarray(encoded.mask),
         context=jnp.asarray(encoded.context),
         center=path.center,
-        shifts=jnp.stack([shift for shift, _ in starts]),
-        linears=None if path.linear is None else jnp.stack([linear for _, linear in starts]),
+        shifts=jnp.stack(shifts),
+        linears=None if path.linear is None else jnp.stack(linears),
     )
 
 
 def validation_conditions(codes: Codes) -> tuple[Condition, ...]:
     """Return the conditions on which a model is judged while it trains.
 
-    The wholly held-out validation conditions where the split has any, else the training conditions with held-out cells; only those
-    with two cells or more on both sides.
+    The wholly held-out validation conditions where the split has any, else the training conditions with held-out cells;
+    only those with two cells or more on both sides.
     """
     split = codes.split
     candidates = split.valid_conditions or split.train_conditions
