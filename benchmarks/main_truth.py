@@ -1,8 +1,8 @@
 """Truth: do the learnt maps find the known optimal map, and do they carry over to unmeasured conditions?
 
-Question    On simulated cells whose true maps are known and optimal (``simulate_latent``: 50 dimensions, mixture of three
-            Gaussians, unpaired populations, 2,000 training and 1,000 test cells each), how far are learnt maps from the
-            true ones? In distribution (three drugs at two doses), at a dose never measured, under drugs never measured.
+Question    On simulated cells whose true maps are known and optimal (``simulate_latent``: 50 dimensions, mixture of
+            three Gaussians, unpaired populations, 2,000 training and 1,000 test cells each), how far are learnt maps
+            from the true ones? In distribution (three drugs at two doses), at a dose and under drugs never measured.
 Figures     L2-UVP, ``100 E|T(x) - T*(x)|^2 / Var(T*(x))`` in percent, on test controls that no fit has seen; the ratio of
             predicted to true variance; the share of the effect captured (two-batch Sinkhorn divergence).
 Choice      Settings are the defaults of the library, and the step whose weights are kept is chosen on validation cells
@@ -17,9 +17,9 @@ import time
 import jax.random as jr
 import numpy as np
 import pandas as pd
-from bars import Bar
 
 import cellgap as cg
+from bars import Bar
 from cellgap.study import Role, Split, simulate_latent
 from cellgap.study._simulate_latent import SimulatedLatent
 from cellgap.transport import AbstractMap, Codes
@@ -29,7 +29,7 @@ DRUGS, DOSES = 12, (10.0, 100.0, 1000.0, 10000.0)
 
 
 def by_part(simulated: SimulatedLatent) -> Split:
-    """Return the split of the simulator's own parts: every condition trained on, 10 % of its training part to validate."""
+    """Return the split of the simulator's own parts: every condition trained on, 10 % of that part to validate."""
     study = simulated.study()
     part = simulated.adata.obs["part"].to_numpy()
     roles = np.zeros(study.n_obs, np.int8)
