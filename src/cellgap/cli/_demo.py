@@ -58,8 +58,8 @@ def demo(
     *,
     folder: Path = Path("cellgap-demo"),
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))] = 0,
-    n_steps: Annotated[int, Parameter(validator=Number(gte=1))] = 400,
-    n_cells: Annotated[int, Parameter(validator=Number(gte=100))] = 300,
+    n_steps: Annotated[int, Parameter(validator=Number(gte=1))] = 1000,
+    n_cells: Annotated[int, Parameter(validator=Number(gte=100))] = 200,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Simulate a drug screen, fit it, and see every output; about two minutes on two cores.
@@ -118,7 +118,7 @@ def _simulate(folder: Path, *, seed: int, n_cells: int, n_steps: int, quiet: boo
     """Write the screen and everything that describes it, in the formats that users bring."""
     from cellgap.study import simulate
 
-    screen = simulate(seed=seed, n_cells=n_cells, n_controls=4 * n_cells)
+    screen = simulate(seed=seed, n_drugs=12, n_cells=n_cells, n_controls=4 * n_cells, counts_per_cell=4000)
     folder.mkdir(parents=True, exist_ok=True)
     screen.adata.write_h5ad(folder / "screen.h5ad")
     screen.design.write(folder / "design.toml")
