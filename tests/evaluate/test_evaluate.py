@@ -267,6 +267,20 @@ def test_wells_are_compared_by_mean_profile_only(latent):
     assert "not computed in 3 of 3 conditions" in str(got)
 
 
+def test_control_noise_that_both_sides_share_does_not_look_like_skill(latent):
+    """With three rows a population, effects against the same three controls would rank right by their noise alone."""
+    keep = [latent.rows(c, "train")[:6] for c in latent.study().conditions]
+    rows = np.concatenate([latent.rows("control", "train"), *keep])
+    study = cg.Study(latent.adata[rows].copy(), latent.design)
+    split = splits.unseen_treatment(study, ["A", "B", "C"], seed=0, min_cells=1)
+    space = Genes(transform="none").fit(split)
+    still = Dummy("still", space, lambda z, c: z)
+    got = evaluate(still, split, baselines={}, metrics=("discrimination", "r2_delta"), n_draws=20, progress=False)
+    summary = got.summary().query("space == 'genes' and predictor == 'still'").set_index("metric")
+    assert summary.loc["discrimination", "n_conditions"] == 9
+    assert summary.loc["discrimination", "mean"] == pytest.approx(0.5, abs=0.1)
+
+
 def test_conditions_with_too_few_cells_are_listed(latent, oracle):
     few = latent.rows("A@10nM", "train")
     study = cg.Study(latent.adata[np.setdiff1d(np.arange(latent.adata.n_obs), few[20:])].copy(), latent.design)

@@ -34,6 +34,9 @@ def test_no_predicted_effect_is_undefined_not_zero_or_one():
     _, q, c = clouds()
     assert np.isnan(m.r2_delta(c, q, c))
     assert np.isnan(m.pearson_delta(c, q, c))
+    permuted = c[np.random.default_rng(0).permutation(len(c))]  # means differ by rounding only
+    assert np.isnan(m.r2_delta(permuted, q, c))
+    assert np.isnan(m.top_overlap(permuted, q, c))
     assert np.isnan(m.r2_delta(q, c, c))  # no measured effect
     assert np.isnan(m.top_overlap(c, q, c))
     assert np.isnan(m.sign_accuracy(q, c, c))

@@ -6,7 +6,7 @@ from typing import Literal
 from cellgap.errors import ConfigError
 
 Better = Literal["higher", "lower", "one"]
-Needs = Literal["means", "cells", "transport", "conditions", "truth"]
+Needs = Literal["means", "cells", "pairs", "transport", "conditions", "truth"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Metric:
         ``"higher"``, ``"lower"``, or ``"one"`` (the nearer to 1 the better; scaled and compared as ``|log|``).
     needs
         ``"means"``: computed from mean profiles, however few rows there are. ``"cells"``: needs a population.
-        ``"transport"``: needs a population and solves transport problems (computed on the first draws only).
-        ``"conditions"``: compares all test conditions of a context. ``"truth"``: needs the true map.
+        ``"pairs"``: needs a population and visits all pairs of cells. ``"transport"``: needs a population and solves
+        transport problems. ``"conditions"``: compares all test conditions of a context. ``"truth"``: needs the true
+        map.
     meaning
         One sentence for a table's caption.
     genes_only
@@ -52,19 +53,19 @@ _ALL = (
     Metric("r2_var", "higher", "cells", "squared correlation of predicted and measured variances over features"),
     Metric("variance_ratio", "one", "cells", "mean over features of predicted / measured variance"),
     Metric("total_variance_ratio", "one", "cells", "total predicted / total measured variance"),
-    Metric("mmd", "lower", "cells", "squared kernel discrepancy over six published bandwidths, biased (V)"),
-    Metric("mmd_u", "lower", "cells", "squared kernel discrepancy at the median distance, unbiased (U)"),
-    Metric("energy", "lower", "cells", "energy distance with Euclidean ground distance"),
+    Metric("mmd", "lower", "pairs", "squared kernel discrepancy over six published bandwidths, biased (V)"),
+    Metric("mmd_u", "lower", "pairs", "squared kernel discrepancy at the median distance, unbiased (U)"),
+    Metric("energy", "lower", "pairs", "energy distance with Euclidean ground distance"),
     Metric(
-        "energy_squared", "lower", "cells", "energy distance with squared distances: twice the squared mean difference"
+        "energy_squared", "lower", "pairs", "energy distance with squared distances: twice the squared mean difference"
     ),
     Metric("sinkhorn", "lower", "transport", "debiased Sinkhorn divergence, squared Euclidean cost, same cells"),
     Metric(
         "divergence2", "lower", "transport", "two-batch Sinkhorn divergence, squared Euclidean cost: 0 at the truth"
     ),
     Metric("w2", "lower", "transport", "exact 2-Wasserstein distance"),
-    Metric("capture_energy", "higher", "cells", "1 - energy(P, Q) / energy(C, Q): share of the effect captured"),
-    Metric("capture_mmd", "higher", "cells", "1 - mmd_u(P, Q) / mmd_u(C, Q): share of the effect captured"),
+    Metric("capture_energy", "higher", "pairs", "1 - energy(P, Q) / energy(C, Q): share of the effect captured"),
+    Metric("capture_mmd", "higher", "pairs", "1 - mmd_u(P, Q) / mmd_u(C, Q): share of the effect captured"),
     Metric(
         "capture_divergence2",
         "higher",
@@ -83,6 +84,9 @@ CAPTURED: dict[str, str] = {
     "capture_divergence2": "divergence2",
 }
 """The distance of each captured share."""
+
+EFFECTS = ("r2_delta", "pearson_delta", "sign_accuracy", "top_overlap")
+"""Metrics of the predicted effect, undefined where none is predicted."""
 
 DEFAULT_METRICS: tuple[str, ...] = tuple(
     name for name in METRICS if name not in ("energy_squared", "w2", "l2_uvp", "total_variance_ratio")

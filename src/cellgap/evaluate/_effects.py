@@ -8,16 +8,21 @@ from jaxtyping import Float
 
 from cellgap.errors import DataError
 from cellgap.evaluate._clouds import Cells, clouds
+from cellgap.evaluate._moments import mean_effect
 
 Effects = Float[np.ndarray, "conditions features"]
+Features = Float[np.ndarray, " features"]
+
+TOP = 50
+"""Features that count as the most moved, where there are at least five times as many."""
 
 
-def top_size(n_features: int, k: int = 50) -> int:
+def top_size(n_features: int, k: int = TOP) -> int:
     """Return how many features count as the top: `k`, but at most a fifth, so that chance overlap stays below 20 %."""
     return max(1, min(k, n_features // 5))
 
 
-def sign_accuracy(p: Cells, q: Cells, c: Cells, *, k: int = 50) -> float:
+def sign_accuracy(p: Cells, q: Cells, c: Cells, *, k: int = TOP) -> float:
     """Return the share of the `k` most moved features that the prediction moves in the measured direction.
 
     Parameters
@@ -29,20 +34,28 @@ def sign_accuracy(p: Cells, q: Cells, c: Cells, *, k: int = 50) -> float:
         feature that does not respond is noise. A predicted effect of exactly 0 has no sign and counts as wrong.
     """
     p, q, c = clouds(p, q, c)
-    measured = q.mean(0) - c.mean(0)
-    if not measured.any():
-        return float("nan")
-    top = _top(measured, top_size(len(measured), k))
-    return float(np.mean(np.sign((p.mean(0) - c.mean(0))[top]) == np.sign(measured[top])))
+    return same_signs(mean_effect(p.mean(0), c.mean(0)), mean_effect(q.mean(0), c.mean(0)), k)
 
 
-def top_overlap(p: Cells, q: Cells, c: Cells, *, k: int = 50) -> float:
+def top_overlap(p: Cells, q: Cells, c: Cells, *, k: int = TOP) -> float:
     """Return the share of the `k` most moved features, by ``|effect|``, common to prediction and measurement.
 
     NaN where the predicted or the measured effect is exactly zero. `k` is at most a fifth of the features (`top_size`).
     """
     p, q, c = clouds(p, q, c)
-    predicted, measured = p.mean(0) - c.mean(0), q.mean(0) - c.mean(0)
+    return same_top(mean_effect(p.mean(0), c.mean(0)), mean_effect(q.mean(0), c.mean(0)), k)
+
+
+def same_signs(predicted: Features, measured: Features, k: int = TOP) -> float:
+    """Return `sign_accuracy` of two effects."""
+    if not measured.any():
+        return float("nan")
+    top = _top(measured, top_size(len(measured), k))
+    return float(np.mean(np.sign(predicted[top]) == np.sign(measured[top])))
+
+
+def same_top(predicted: Features, measured: Features, k: int = TOP) -> float:
+    """Return `top_overlap` of two effects."""
     if not (predicted.any() and measured.any()):
         return float("nan")
     size = top_size(len(measured), k)

@@ -42,8 +42,8 @@ def evaluate(
     Every condition is scored on `n_draws` draws without replacement of ``n = min(n_cells, n_test // 2, n_source,
     n_reference)`` cells: one size for the prediction, the measured cells, the controls and the replicate, so that
     finite samples bias all comparisons alike. Predictions start from SOURCE controls; effects are measured against
-    REFERENCE controls, which are other cells. In gene space a prediction is decoded and compared with the cells as
-    measured.
+    the mean of all REFERENCE controls, which are other cells. In gene space a prediction is decoded and compared with
+    the cells as measured.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ def evaluate(
     n_cells
         Most cells of each population in a draw.
     n_draws
-        Number of draws. Transport distances are computed on the first two of them only.
+        Number of draws. Transport distances are computed on the first two of them only, and so are all distances
+        where a population has more than 500 cells: mean profiles are cheap, pairs of cells are not.
     metrics
         Names from ``cellgap.evaluate.metrics.METRICS``. Metrics of populations need 10 cells a side; below (as with
         wells) only mean profiles are compared, and the others are NaN with that reason.
@@ -100,7 +101,7 @@ def evaluate(
     if baselines is None:
         baselines = _standard_baselines(next(iter(models.values())), split, z)
     models = {f"{name} (fitted)" if name in baselines else name: model for name, model in models.items()}
-    run = Run(split, {**models, **baselines}, z, spaces, metrics, truth)
+    run = Run(split, {**models, **baselines}, z, spaces, metrics, truth, largest=max(plan.n for plan in plans))
     # One thread a predictor: the products of a tile are too small to be shared by the threads of the linear algebra.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_workers()) as pool:
         for plan in _shown(plans, progress):

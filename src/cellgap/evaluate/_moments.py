@@ -25,6 +25,13 @@ def pearson(u: Features, v: Features) -> float:
     return float(np.clip(du @ dv / (nu * nv), -1.0, 1.0))
 
 
+def mean_effect(treated: Features, control: Features) -> Features:
+    """Return the difference of two means, exactly 0 where it is nothing but rounding."""
+    effect = treated - control
+    size = max(float(np.linalg.norm(treated)), float(np.linalg.norm(control)))
+    return effect if np.linalg.norm(effect) > _ROUNDING * size else np.zeros_like(effect)
+
+
 def r2_mean(p: Cells, q: Cells) -> float:
     """Return the squared Pearson correlation, over features, of ``mean(p)`` and ``mean(q)``.
 
@@ -49,7 +56,7 @@ def pearson_delta(p: Cells, q: Cells, c: Cells) -> float:
     """Return the Pearson correlation of the predicted and the measured effect: `r2_delta` with its sign kept."""
     p, q, c = clouds(p, q, c)
     control = c.mean(0)
-    return pearson(p.mean(0) - control, q.mean(0) - control)
+    return pearson(mean_effect(p.mean(0), control), mean_effect(q.mean(0), control))
 
 
 def r2_var(p: Cells, q: Cells) -> float:
@@ -82,11 +89,7 @@ def variance_ratio(p: Cells, q: Cells) -> float:
     p, q = clouds(p, q)
     if min(len(p), len(q)) < 2:
         return float("nan")
-    predicted, measured = p.var(0, ddof=1), q.var(0, ddof=1)
-    varies = measured > _ROUNDING * np.square(q).mean(0)
-    if not varies.any():
-        return float("nan")
-    return float(np.mean(predicted[varies] / measured[varies]))
+    return mean_ratio(p.var(0, ddof=1), q.var(0, ddof=1), np.square(q).mean(0))
 
 
 def total_variance_ratio(p: Cells, q: Cells) -> float:
@@ -94,10 +97,19 @@ def total_variance_ratio(p: Cells, q: Cells) -> float:
     p, q = clouds(p, q)
     if min(len(p), len(q)) < 2:
         return float("nan")
-    measured = float(q.var(0, ddof=1).sum())
-    if measured <= _ROUNDING * float(np.square(q).mean(0).sum()):
-        return float("nan")
-    return float(p.var(0, ddof=1).sum()) / measured
+    return total_ratio(p.var(0, ddof=1), q.var(0, ddof=1), np.square(q).mean(0))
+
+
+def mean_ratio(predicted: Features, measured: Features, size: Features) -> float:
+    """Return the mean of ``predicted / measured`` over features whose variance is more than rounding of their size."""
+    varies = measured > _ROUNDING * size
+    return float(np.mean(predicted[varies] / measured[varies])) if varies.any() else float("nan")
+
+
+def total_ratio(predicted: Features, measured: Features, size: Features) -> float:
+    """Return ``sum(predicted) / sum(measured)``; NaN where the measured variance is rounding of the size of values."""
+    total = float(measured.sum())
+    return float(predicted.sum()) / total if total > _ROUNDING * float(size.sum()) else float("nan")
 
 
 def l2_uvp(predicted: Cells, true: Cells) -> float:

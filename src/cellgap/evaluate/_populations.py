@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellgap.errors import ConditionError
-from cellgap.evaluate._predictors import Predictor
+from cellgap.evaluate._predictors import Predictor, decoded
 from cellgap.study import Condition, Role, Split
 
 MOST_CELLS = 500
@@ -74,7 +74,7 @@ class Populations(Mapping[Condition, Population]):
                 z = predictor.transport(predictor.space.encode(study.adata, source), condition)
             except ConditionError:
                 continue
-            predicted[name] = np.asarray(predictor.space.decode(np.asarray(z)))
+            predicted[name] = decoded(predictor.space, np.asarray(z))
         return Population(
             condition,
             np.asarray(space.measured(study.values(source))),

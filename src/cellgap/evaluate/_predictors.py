@@ -115,3 +115,9 @@ def random_pairing(split: Split, condition: Condition, n: int, seed: int) -> np.
     if len(rows) < n:
         raise ConditionError(f"its context has {len(rows)} treated training cells, {n} are needed")
     return generator(seed, repr(condition), RANDOM_PAIRING).permutation(rows)[:n]
+
+
+def decoded(space: AbstractFittedSpace, z: np.ndarray) -> np.ndarray:
+    """Return codes as expression, as a prediction reports it: not negative where the space's values cannot be."""
+    values = np.asarray(space.decode(z))
+    return np.maximum(values, 0.0) if space.nonnegative else values

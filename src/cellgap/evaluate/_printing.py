@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cellgap.evaluate._evaluation import Evaluation
 
-SHOWN = ("r2_delta", "discrimination", "energy", "mmd_u", "divergence2", "variance_ratio", "l2_uvp")
+SHOWN = ("l2_uvp", "r2_delta", "discrimination", "energy", "divergence2", "variance_ratio")
 """Metrics of the printed table, where they were computed."""
 
 _TOP = (REPLICATE, DECODED)
@@ -28,7 +28,9 @@ def rendered(evaluation: "Evaluation") -> "RenderableType":
     space = evaluation.spaces[0]
     summary = evaluation.summary()
     summary = summary[summary["space"] == space]
-    metrics = [m for m in SHOWN if m in set(summary["metric"])] or list(dict.fromkeys(summary["metric"]))[:6]
+    pairs = zip(summary["metric"].tolist(), summary["mean"].tolist(), strict=True)
+    known = list(dict.fromkeys(metric for metric, mean in pairs if np.isfinite(mean)))
+    metrics = [metric for metric in SHOWN if metric in known] or known[:5]
     columns = {name: summary[name].tolist() for name in ("predictor", "metric", "mean", "scaled", "n_conditions")}
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     cells = {(row["predictor"], row["metric"]): row for row in rows}
@@ -45,7 +47,7 @@ def rendered(evaluation: "Evaluation") -> "RenderableType":
     )
     table.add_column("predictor", no_wrap=True)
     for metric in metrics:
-        table.add_column(f"{metric} {_ARROWS[METRICS[metric].better]}", justify="right")
+        table.add_column(f"{metric} {_ARROWS[METRICS[metric].better]}", justify="right", no_wrap=True)
     rivals = [name for name in (*middle, *bottom) if evaluation.kinds[name] != "anchor"]
     best = {metric: _best(rivals, metric, cells) for metric in metrics}
     for name in (*top, *middle, *bottom):
@@ -80,7 +82,7 @@ def _remarks(evaluation: "Evaluation") -> list[Text]:
     for name, rows in table.query("n_pred == 0").groupby("predictor", sort=False):
         reason = rows["note"].iloc[0].rstrip(".")
         lines.append(f"* {name}: no answer for {len(set(rows['condition']))} of {n} conditions ({reason})")
-    for reason, rows in table.query("n_pred > 0 and note != ''").groupby("note", sort=False):
+    for reason, rows in table.query("n_pred > 0 and note != '' and predictor != @CONTROL").groupby("note", sort=False):
         which = ", ".join(dict.fromkeys(rows["metric"]))
         lines.append(f"not computed in {len(set(rows['condition']))} of {n} conditions: {which} ({reason})")
     for condition, reason in evaluation.unscored.items():

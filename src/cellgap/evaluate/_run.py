@@ -10,20 +10,24 @@ import pandas as pd
 
 from cellgap.errors import ConditionError, DataError
 from cellgap.evaluate import _predictors as who
-from cellgap.evaluate._catalog import METRICS
+from cellgap.evaluate._catalog import EFFECTS, METRICS
 from cellgap.evaluate._effects import discrimination
 from cellgap.evaluate._moments import l2_uvp
 from cellgap.evaluate._plan import Plan
-from cellgap.evaluate._predictors import Predictor
+from cellgap.evaluate._predictors import Predictor, decoded
 from cellgap.evaluate._target import Ruler, Target
 from cellgap.space import AbstractFittedSpace
-from cellgap.study import Condition, Split
+from cellgap.study import Condition, Role, Split
 
 SpaceName = Literal["latent", "genes"]
 Truth = Callable[[Condition, np.ndarray], np.ndarray]
 
-TRANSPORT_DRAWS = 2
-"""Draws on which transport distances are computed: they cost most and vary little from draw to draw."""
+COSTLY_DRAWS = 2
+"""Draws on which transport distances are computed, and all distances between large populations: they cost most, and
+vary least from draw to draw."""
+
+LARGE = 500
+"""Cells of a population above which all distances are costly."""
 
 Row = tuple[str, str, str, str, float, int, int, int, str]
 """Predictor, condition, space, metric, value, n_pred, n_true, seed, note."""
@@ -45,6 +49,8 @@ class Run:
         Where to measure, and what.
     truth
         True images of control cells, if known; see `evaluate`.
+    largest
+        Cells of the largest population that will be scored.
 
     Attributes
     ----------
@@ -62,7 +68,10 @@ class Run:
         spaces: tuple[SpaceName, ...],
         metrics: tuple[str, ...],
         truth: Truth | None,
+        *,
+        largest: int,
     ) -> None:
+        self._large = largest > LARGE
         self.split, self.maps, self.z = split, maps, z
         self.spaces, self.metrics, self.truth = spaces, metrics, truth
         self.space = next(iter(maps.values())).space
@@ -84,7 +93,8 @@ class Run:
         else:
             drawn[who.RANDOM_PAIRING] = np.asarray(pairing)
         # Files are read here, by one thread; the tasks only compute.
-        cells: _Views = {space: _Cells(self, space, plan.measured, *drawn.values()) for space in self.spaces}
+        reference = self.split.rows(plan.condition.control, Role.REFERENCE)
+        cells: _Views = {space: _Cells(self, space, plan.measured, reference, *drawn.values()) for space in self.spaces}
         targets = self._targets(plan, cells)
         # The controls come first and alone: what all predictors share is then computed once.
         self.rows += self._score_cells(who.CONTROL, plan, targets, cells, drawn.pop(who.CONTROL))
@@ -121,23 +131,26 @@ class Run:
     def _targets(self, plan: Plan, cells: "_Views") -> Targets:
         """Return the measured side of every space and draw."""
         targets: Targets = {}
+        reference = self.split.rows(plan.condition.control, Role.REFERENCE)
         for space, here in cells.items():
             ruler = Ruler(here.of(np.unique(plan.measured)), here.of(np.unique(plan.control)))
             record: dict[str, Any] = {"condition": str(plan.condition), "space": space, "n": plan.n}
             record |= {"n_test": plan.n_test, "n_source": plan.n_source, "n_reference": plan.n_reference}
             record |= {"bandwidth": ruler.bandwidth, "mean_cost": ruler.mean_cost, "epsilon": ruler.epsilon}
             self.rulers.append(record)
+            center = here.of(reference).mean(0, dtype=np.float64)
             for draw in range(len(plan.seeds)):
                 measured, control = here.of(plan.measured[draw]), here.of(plan.control[draw])
-                target = Target(measured, control, ruler, self._wanted(space, draw))
+                target = Target(measured, control, center, ruler, self._wanted(space, draw))
                 targets[space, draw] = target
-                self._measured.setdefault((space, draw), {})[plan.condition] = target.q.mean(0) - target.c.mean(0)
+                self._measured.setdefault((space, draw), {})[plan.condition] = target.effect(target.q)
         return targets
 
     def _wanted(self, space: SpaceName, draw: int = 0) -> list[str]:
         """Return the metrics of a space and draw."""
         here = [name for name in self.metrics if space == "genes" or not METRICS[name].genes_only]
-        return [name for name in here if draw < TRANSPORT_DRAWS or METRICS[name].needs != "transport"]
+        costly = ("transport", "pairs") if self._large else ("transport",)
+        return [name for name in here if draw < COSTLY_DRAWS or METRICS[name].needs not in costly]
 
     def _score_map(
         self, name: str, predictor: Predictor, source: np.ndarray, plan: Plan, targets: Targets
@@ -188,8 +201,13 @@ class Run:
             values, reasons = dict.fromkeys(target.metrics, np.nan), dict.fromkeys(target.metrics, reason)
         else:
             values, reasons = target.score(predicted)
-            effect = predicted.mean(0, dtype=np.float64) - target.c.mean(0)
-            self._effects.setdefault((name, space, draw), {})[plan.condition] = effect
+            if name == who.CONTROL:
+                # What is left against the mean of all controls is sampling noise, not a predicted effect.
+                none = [metric for metric in values if metric in EFFECTS]
+                values |= dict.fromkeys(none, np.nan)
+                reasons |= dict.fromkeys(none, "controls have no effect")
+            else:
+                self._effects.setdefault((name, space, draw), {})[plan.condition] = target.effect(predicted)
         return [_row(name, plan, draw, space, m, value, reasons.get(m, "")) for m, value in values.items()]
 
     def _leave_out(self, rows: list[Row], name: str, plan: Plan, reason: str) -> None:
@@ -241,9 +259,3 @@ _Views = dict[SpaceName, _Cells]
 
 def _row(name: str, plan: Plan, draw: int, space: SpaceName, metric: str, value: float, note: str = "") -> Row:
     return name, str(plan.condition), space, metric, float(value), plan.n, plan.n, plan.seeds[draw], note
-
-
-def decoded(space: AbstractFittedSpace, z: np.ndarray) -> np.ndarray:
-    """Return codes as expression, as a prediction reports it: not negative where the space's values cannot be."""
-    values = np.asarray(space.decode(z))
-    return np.maximum(values, 0.0) if space.nonnegative else values

@@ -20,7 +20,6 @@ POPULATION_CELLS = 10
 SINKHORN_CELLS = 512
 """Most cells a side for `sinkhorn`, whose value depends on their number: the batch size of the published tables."""
 
-_OF_VARIANCES = ("r2_var", "variance_ratio", "total_variance_ratio")
 _OF_PAIRS = ("mmd", "mmd_u", "energy", "energy_squared")
 
 
@@ -53,15 +52,22 @@ class Target:
     ----------
     measured, control
         Measured treated cells `q` and reference controls `c`, cells by features.
+    center
+        Mean of all reference controls, which effects are taken against, (features,). Every prediction and the measured
+        cells share its sampling noise, so it comes from as many controls as there are.
     ruler
         Bandwidth and regularization of the condition.
     metrics
         Names of the metrics to compute; those that need all conditions or the true map are not computed here.
     """
 
-    def __init__(self, measured: np.ndarray, control: np.ndarray, ruler: Ruler, metrics: Iterable[str]) -> None:
-        self.q, self.c = clouds(measured, control, names=("measured", "control"))
-        self.metrics = tuple(m for m in metrics if METRICS[m].needs in ("means", "cells", "transport"))
+    def __init__(
+        self, measured: np.ndarray, control: np.ndarray, center: np.ndarray, ruler: Ruler, metrics: Iterable[str]
+    ) -> None:
+        self.q, self.c, self._center = clouds(
+            measured, control, center[None, :], names=("measured", "control", "center")
+        )
+        self.metrics = tuple(m for m in metrics if METRICS[m].needs not in ("conditions", "truth"))
         self.ruler = ruler
         self.few = min(len(self.q), len(self.c))
         # A captured share needs its distance, whether or not that is shown.
@@ -73,6 +79,10 @@ class Target:
         self._pairs = [name for name in _OF_PAIRS if name in self._wanted]
         if self._pairs:
             self._qq = self._sums(self.q)
+
+    def effect(self, cells: np.ndarray) -> np.ndarray:
+        """Return the mean effect of cells, against the mean of the reference controls, (features,)."""
+        return moments.mean_effect(cells.mean(0, dtype=np.float64), self._center[0])
 
     def score(self, predicted: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
         """Return the value of every metric for predicted cells, and the reason for each that could not be computed.
@@ -89,19 +99,15 @@ class Target:
         """
         p = clouds(predicted, self.q, names=("predicted", "measured"))[0]
         values = dict.fromkeys(self.metrics, float("nan"))
-        of_means = [name for name in self.metrics if METRICS[name].needs == "means"]
         of_cells = [name for name in self.metrics if METRICS[name].needs != "means"]
-        for name in of_means:
-            values[name] = self._of_means(name, p)
+        values |= self._of_means(p)
         few = min(len(p), self.few)
         if few < POPULATION_CELLS:
             return values, dict.fromkeys(
                 of_cells, f"populations need at least {POPULATION_CELLS} cells a side, here {few}"
             )
-        for name in of_cells:
-            if name in _OF_VARIANCES:
-                values[name] = getattr(moments, name)(p, self.q)
-        far_apart = [name for name in of_cells if name not in _OF_VARIANCES]
+        values |= self._of_variances(p)
+        far_apart = [name for name in of_cells if METRICS[name].needs != "cells"]
         if self.ruler.flat:
             return values, dict.fromkeys(far_apart, "measured and control cells are all equal: no scale for a distance")
         found, reasons = self._distances(p)
@@ -113,11 +119,28 @@ class Target:
         values |= {name: found[name] for name in far_apart if name in found}
         return values, {name: reason for name, reason in reasons.items() if name in self.metrics}
 
-    def _of_means(self, name: str, p: np.ndarray) -> float:
-        if name in ("r2_mean", "drug_signature"):
-            return getattr(moments, name)(p, self.q)
-        source = moments if name in ("r2_delta", "pearson_delta") else effects
-        return getattr(source, name)(p, self.q, self.c)
+    def _of_means(self, p: np.ndarray) -> dict[str, float]:
+        predicted, measured = p.mean(0), self._mean
+        effects_of = self.effect(p), self.effect(self.q)
+        r = moments.pearson(*effects_of)
+        found = {
+            "r2_mean": moments.pearson(predicted, measured) ** 2,
+            "r2_delta": r**2,
+            "pearson_delta": r,
+            "drug_signature": float(np.linalg.norm(predicted - measured)),
+            "sign_accuracy": effects.same_signs(*effects_of),
+            "top_overlap": effects.same_top(*effects_of),
+        }
+        return {name: value for name, value in found.items() if name in self.metrics}
+
+    def _of_variances(self, p: np.ndarray) -> dict[str, float]:
+        predicted, (measured, size) = p.var(0, ddof=1), self._variance
+        found = {
+            "r2_var": moments.pearson(predicted, measured) ** 2,
+            "variance_ratio": moments.mean_ratio(predicted, measured, size),
+            "total_variance_ratio": moments.total_ratio(predicted, measured, size),
+        }
+        return {name: value for name, value in found.items() if name in self.metrics}
 
     def _distances(self, p: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
         found = self._of_pairs(p) if self._pairs else {}
@@ -155,6 +178,15 @@ class Target:
         (p1, p2), (q1, q2) = halves(p), halves(self.q)
         across = 0.5 * (self._problem.cross(p1, q1) + self._problem.cross(p2, q2))
         return across - 0.5 * self._problem.cross(p1, p2) - 0.5 * self._measured_divergence2
+
+    @functools.cached_property
+    def _mean(self) -> np.ndarray:
+        return self.q.mean(0)
+
+    @functools.cached_property
+    def _variance(self) -> tuple[np.ndarray, np.ndarray]:
+        """Variance and mean square of every measured feature."""
+        return self.q.var(0, ddof=1), np.square(self.q).mean(0)
 
     @functools.cached_property
     def _control(self) -> dict[str, float]:
