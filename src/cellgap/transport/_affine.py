@@ -69,9 +69,9 @@ class AffinePath(eqx.Module):
     """The map ``T(x, c) = x + s(c) + (x - center) L(c)``, with `s` and `L` regressed on the condition's features.
 
     A linear trend in the features, plus a Gaussian-kernel interpolation of what the trend leaves at the training
-    conditions: exact (up to a nugget) where cells were measured, the trend far from there, and the identity for a
-    control. Source: Gaussian optimal maps (Bures), conditioned in the spirit of CondOT's initialization (Bunne et al.
-    2022), by universal kriging.
+    conditions: where cells were measured the closed form (up to a nugget, which smooths what close conditions share
+    under a long kernel), far from there the trend, and for a control the identity. Source: Gaussian optimal maps
+    (Bures), conditioned in the spirit of CondOT's initialization (Bunne et al. 2022), by universal kriging.
 
     Parameters
     ----------

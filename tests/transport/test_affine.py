@@ -1,0 +1,184 @@
+"""Closed-form affine maps: between Gaussians, shrunk where cells are few, and between conditions."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+from small import FULL, RAW, at, screen, study_of, vehicle
+
+from cellgap.encode import Dose, OneHot
+from cellgap.study import Condition, Role, split
+from cellgap.transport import Codes, Gaussian, Moments, condition_features, shrunk_covariance
+from cellgap.transport._affine import displacement, fit_affine_path
+
+
+def moments(n: int, cov: np.ndarray, control_cov: np.ndarray, n_control: int = 1000) -> Moments:
+    d = len(cov)
+    return Moments(Condition("a"), np.ones(d), cov, n, np.zeros(d), control_cov, n_control)
+
+
+def sample_covariance(n: int, cov: np.ndarray, seed: int = 0) -> np.ndarray:
+    x = np.random.default_rng(seed).multivariate_normal(np.zeros(len(cov)), cov, size=n)
+    return np.atleast_2d(np.cov(x.T)) if n > 1 else np.zeros_like(cov)
+
+
+CONTROL = np.diag([4.0, 2.0, 1.0, 0.5])
+TREATED = np.diag([1.0, 3.0, 1.0, 2.0]) + 0.3
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_few_cells_have_the_covariance_of_their_controls(n):
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(30, 30)))[0]
+    control = np.diag(np.linspace(0.3, 3.0, 30))
+    for seed in range(20):
+        cov = sample_covariance(n, turn @ control @ turn.T, seed)
+        np.testing.assert_array_equal(shrunk_covariance(moments(n, cov, control)), control)
+
+
+def test_many_cells_have_their_own():
+    found = shrunk_covariance(moments(10**7, TREATED, CONTROL, 10**7))
+    np.testing.assert_allclose(found, TREATED, atol=1e-5)
+    np.testing.assert_array_equal(shrunk_covariance(moments(50, CONTROL, CONTROL)), CONTROL)
+
+
+def test_the_weight_is_the_expected_noise_over_the_difference():
+    cov = sample_covariance(40, TREATED, 1)
+    noise = (np.trace(cov) ** 2 + np.sum(cov**2)) / 39 + (np.trace(CONTROL) ** 2 + np.sum(CONTROL**2)) / 999
+    w = noise / np.sum((cov - CONTROL) ** 2)
+    assert 0 < w < 1
+    np.testing.assert_allclose(shrunk_covariance(moments(40, cov, CONTROL)), (1 - w) * cov + w * CONTROL)
+
+
+def test_shrinking_is_nearer_to_the_truth_than_the_sample_at_every_size():
+    for n in (5, 20, 100):
+        own, shrunk = [], []
+        for seed in range(100):
+            cov = sample_covariance(n, TREATED, seed)
+            own.append(np.sum((cov - TREATED) ** 2))
+            shrunk.append(np.sum((shrunk_covariance(moments(n, cov, CONTROL)) - TREATED) ** 2))
+        assert np.mean(shrunk) < np.mean(own)
+
+
+def gaussian_study(n: int = 3000) -> tuple[Codes, np.ndarray, np.ndarray]:
+    """Return codes of a Gaussian population and its image under x -> A x + b with A symmetric and positive."""
+    rng = np.random.default_rng(0)
+    a = np.array([[1.5, 0.4, 0.0], [0.4, 0.8, -0.2], [0.0, -0.2, 0.5]])
+    b = np.array([1.0, -2.0, 0.5])
+    cov = np.array([[2.0, 0.5, 0.1], [0.5, 1.0, 0.0], [0.1, 0.0, 0.3]])
+    x, y = (rng.multivariate_normal([3.0, 0.0, -1.0], cov, size=n) for _ in range(2))
+    labels = [("vehicle", 0.0, "L1")] * n + [("anti", 10.0, "L1")] * n
+    study = study_of(labels, np.concatenate([x, y @ a + b]))
+    return Codes.of(split.in_distribution(study), RAW, OneHot()), a, b
+
+
+def test_a_linear_map_between_gaussians_is_recovered():
+    codes, a, b = gaussian_study()
+    x = codes.cells(vehicle(), Role.SOURCE)
+    moved = Gaussian(space=RAW, encoder=OneHot()).fit_codes(codes).transport(x, at("anti", 10))
+    truth = x @ a + b
+    assert ((moved - truth) ** 2).sum(1).mean() < 0.01 * truth.var(0).sum()
+
+
+def closed_form(m: Moments, x: np.ndarray) -> np.ndarray:
+    """Return the formula of `Gaussian`, with SciPy's root."""
+    root = np.real(sqrtm(m.control_cov))
+    inverse = np.linalg.inv(root)
+    return m.mean + (x - m.control_mean) @ inverse @ np.real(sqrtm(root @ shrunk_covariance(m) @ root)) @ inverse
+
+
+def test_a_single_measured_condition_has_its_closed_form_map():
+    codes, *_ = gaussian_study(300)
+    x = codes.cells(vehicle(), Role.SOURCE)
+    moved = Gaussian(space=RAW, encoder=OneHot()).fit_codes(codes).transport(x, at("anti", 10))
+    # The nugget of a thousandth shrinks what the trend leaves.
+    np.testing.assert_allclose(moved, closed_form(codes.moments[0], x), atol=0.01)
+
+
+def test_every_measured_condition_is_near_its_closed_form_map():
+    codes = Codes.of(split.in_distribution(screen(n=400), min_cells=1), RAW, FULL)
+    model = Gaussian(space=RAW, encoder=FULL).fit_codes(codes)
+    for m in codes.moments:
+        x = codes.cells(m.condition.control, Role.TRAIN)
+        wrong = ((model.transport(x, m.condition) - closed_form(m, x)) ** 2).sum(1).mean()
+        assert wrong < 0.002 * np.trace(m.cov)
+
+
+@pytest.fixture(scope="module")
+def codes() -> Codes:
+    return Codes.of(split.unseen_dose(screen(), 100, treatments=["anti", "cora"], min_cells=1), RAW, FULL)
+
+
+@pytest.mark.parametrize("start", ["shift", "gaussian"])
+def test_the_path_is_exact_at_training_conditions_up_to_the_nugget(codes, start):
+    path = fit_affine_path(codes, start)
+    assert (path.linear is None) == (start == "shift")
+    center = np.asarray(path.center, np.float64)
+    for m in codes.moments:
+        shift, linear = path.at(condition_features(codes.encoder, m.condition))
+        own_shift, own_linear = displacement(m, center, start)
+        np.testing.assert_allclose(shift, own_shift, atol=0.02)
+        if linear is not None:
+            np.testing.assert_allclose(linear, own_linear, atol=0.02)
+
+
+def test_displacement_maps_the_mean_of_the_controls_to_the_mean_of_the_treated(codes):
+    center = np.array([5.0, -3.0, 1.0])
+    for m in codes.moments:
+        for start in ("shift", "gaussian"):
+            shift, linear = displacement(m, center, start)
+            moved = m.control_mean + shift + (m.control_mean - center) @ linear
+            np.testing.assert_allclose(moved, m.mean, atol=1e-10)
+
+
+@pytest.mark.parametrize("start", ["identity", "shift", "gaussian"])
+def test_controls_stay_bit_for_bit(codes, start):
+    path = fit_affine_path(codes, start)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
+    for line in ("L1", "L2"):
+        np.testing.assert_array_equal(path(condition_features(codes.encoder, vehicle(line)), x), x)
+
+
+def test_the_identity_start_moves_nothing(codes):
+    path = fit_affine_path(codes, "identity")
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
+    for condition in codes.split.study.conditions:
+        np.testing.assert_array_equal(path(condition_features(codes.encoder, condition), x), x)
+
+
+def test_an_unseen_dose_lies_between_its_neighbors(codes):
+    path = fit_affine_path(codes, "shift")
+    for drug in ("anti", "cora"):
+        low, middle, high = (
+            np.asarray(path.at(condition_features(codes.encoder, at(drug, dose)))[0]) for dose in (10, 100, 1000)
+        )
+        # In these data the effect is proportional to the logarithm of the dose.
+        assert np.linalg.norm(middle - (low + high) / 2) < 0.2 * np.linalg.norm(high - low)
+
+
+def test_far_from_everything_measured_the_trend_alone_answers(codes):
+    path = fit_affine_path(codes, "shift")
+    features = condition_features(codes.encoder, at("anti", 1e9))
+    p = len(features)
+    np.testing.assert_allclose(path.at(features)[0], features @ np.asarray(path.shift)[:p], rtol=1e-4, atol=1e-4)
+
+
+def test_features_of_a_control_are_0_and_those_of_a_pair_do_not_depend_on_order(codes):
+    assert (condition_features(codes.encoder, vehicle("L2")) == 0).all()
+    pair = condition_features(codes.encoder, at(["beta", "anti"], 100))
+    np.testing.assert_array_equal(pair, condition_features(codes.encoder, at(["anti", "beta"], 100)))
+    assert pair[0] == 2 and pair.dtype == np.float64
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_the_unit_of_the_data_does_not_matter(unit):
+    """Features that are copies of one another have covariances without full rank, in any unit."""
+    study = screen()
+    x = np.asarray(study.adata.X)
+    labels = study.obs[["drug", "dose_nM", "line"]].itertuples(index=False, name=None)
+    copied = study_of(list(labels), np.column_stack([x, x[:, 0], x[:, 1] + x[:, 2]]) * unit)
+    codes = Codes.of(split.in_distribution(copied, min_cells=1), RAW, Dose())
+    cells = codes.cells(vehicle(), Role.SOURCE)
+    moved = Gaussian(space=RAW, encoder=Dose()).fit_codes(codes).transport(cells, at("anti", 100)) / unit
+    assert np.isfinite(moved).all()
+    np.testing.assert_allclose(moved[:, 0], moved[:, 3], atol=0.02)
+    np.testing.assert_allclose(moved[:, 1] + moved[:, 2], moved[:, 4], atol=0.02)
