@@ -102,6 +102,22 @@ def test_the_repeat_is_never_the_baseline_to_beat():
     assert scores(made()).best_baseline(("r2_delta", "genes")) == "ridge"
 
 
+def test_a_baseline_that_answers_fewer_conditions_is_not_the_one_to_beat():
+    data = made(ridge=0.9)
+    some = data.summary.assign(n_conditions=data.summary["n_conditions"].where(data.summary["predictor"] != "ridge", 6))
+    known = scores(dataclasses.replace(data, summary=some))
+    assert known.best_baseline(("r2_delta", "genes")) == "mean effect"
+    alone = some[some["predictor"].isin(["ours", "replicate", "ridge"])]
+    assert scores(dataclasses.replace(data, summary=alone)).best_baseline(("r2_delta", "genes")) == "ridge"
+
+
+def test_why_a_baseline_has_no_answer_is_no_remark_on_the_model():
+    rows = [("ours", 0.5, ""), ("ridge", math.nan, "no answer"), ("ours", math.nan, "31 cells")]
+    table = pd.DataFrame([dict(predictor=p, value=v, scaled=v, note=note) for p, v, note in rows])
+    table = table.assign(condition=["a", "a", "b"], metric="r2_delta", space="genes")
+    assert scores(made(table=table)).notes == {"b": "31 cells"}
+
+
 def test_few_conditions_are_said():
     assert "3 conditions only" in said(made(n=3))[1]
     assert "only: read" not in said(made(n=30))[1]

@@ -1,7 +1,7 @@
 """What a run's report shows, gathered from run, split, model and scores."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,8 +48,6 @@ def report_data(run: Run, scores: Scores, *, title: str = "", command: str = "")
     command
         What makes the page again.
     """
-    import pandas as pd
-
     from cellgap.report import ReportData
     from cellgap.storage import read_document
 
@@ -67,7 +65,7 @@ def report_data(run: Run, scores: Scores, *, title: str = "", command: str = "")
         scored_on="held-out conditions" if split.kind != "in_distribution" else "conditions, on cells held out",
         headline=HEADLINE,
         expression=expression_of(fitted.space),
-        history=pd.DataFrame(list(getattr(fitted, "history", ()))),
+        history=_history(getattr(fitted, "history", ())),
         table=scores.table,
         summary=scores.summary,
         comparisons=scores.comparisons,
@@ -75,7 +73,7 @@ def report_data(run: Run, scores: Scores, *, title: str = "", command: str = "")
         dose_curves=tuple(_curves(fitted, split)),
         gaps=fitted.gaps(),
         study=_study(split),
-        settings=run.settings,
+        settings=_readable(run.settings),
         versions=read_document(run.folder)["versions"],
         notes=tuple(_notes(fitted, split, scores)),
         max_figures=MAX_FIGURES,
@@ -179,6 +177,23 @@ def _curve(
         held_out=unseen,
         context=", ".join(value for _, value in control.context),
     )
+
+
+def _history(rows: tuple[dict[str, float], ...]) -> "pd.DataFrame":
+    """Return what was logged while training, under names that say what it is."""
+    import pandas as pd
+
+    frame = pd.DataFrame(list(rows))
+    return frame.drop(columns="gap_error", errors="ignore").rename(columns={"valid": "energy distance, held-out cells"})
+
+
+def _readable(value: Any) -> Any:
+    """Return settings with joined encoders by name: a list of tables has no line of its own."""
+    if isinstance(value, dict):
+        return {key: _readable(item) for key, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {f"{i + 1}": _readable(item) for i, item in enumerate(value)}
+    return value
 
 
 def _study(split: "Split") -> "pd.DataFrame":

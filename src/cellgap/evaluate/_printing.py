@@ -61,6 +61,9 @@ _ARROWS = {"higher": "↑", "lower": "↓", "one": "→1"}
 
 
 def _best(names: list[str], metric: str, cells: dict) -> str | None:
+    """Return who is best among those that answered most conditions: means over fewer of them do not compare."""
+    answered = {name: cells[name, metric]["n_conditions"] for name in names if (name, metric) in cells}
+    names = [name for name in answered if answered[name] == max(answered.values())]
     known = {name: float(merit(cells[name, metric]["mean"], metric)) for name in names if (name, metric) in cells}
     known = {name: value for name, value in known.items() if np.isfinite(value)}
     return max(known, key=known.__getitem__) if known else None

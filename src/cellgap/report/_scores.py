@@ -58,10 +58,19 @@ class Scores:
         score = self.summary.get((predictor, key))
         return score.scaled if score else math.nan
 
+    def answers(self, predictor: str, key: Key) -> bool:
+        """Return whether a predictor has a scaled score on as many conditions as the model; else means do not compare."""
+        score, own = self.summary.get((predictor, key)), self.summary.get((self.model, key))
+        return score is not None and math.isfinite(score.scaled) and (own is None or score.n >= own.n)
+
     def best_baseline(self, key: Key) -> str | None:
-        """Return the baseline with the highest mean scaled score, or None where none has one."""
+        """Return the baseline with the highest mean scaled score, or None where none has one.
+
+        A baseline that answers some of the model's conditions only is taken where no other has a score.
+        """
         baselines = (name for name in self.predictors if self.kinds[name] == "baseline")
         scored = [name for name in baselines if math.isfinite(self.scaled(name, key))]
+        scored = [name for name in scored if self.answers(name, key)] or scored
         return max(scored, key=lambda name: self.scaled(name, key)) if scored else None
 
 
@@ -88,7 +97,8 @@ def scores(data: ReportData) -> Scores:
 
     predictors = sorted(dict.fromkeys(name for name, _ in summary), key=rank)
     keys.sort(key=order)
-    notes = read_notes(data.table)
+    # Why a baseline has no answer is no remark on the model's condition.
+    notes = read_notes(data.table.loc[data.table["predictor"] == data.model] if len(data.table) else data.table)
     for condition, key in undirected:
         if key == first:
             note = f"no scale for {metric_text(key[0]).label}: here a repeat is no better than the {data.scale_zero}"

@@ -56,8 +56,7 @@ def summary_tables(scores: Scores) -> tuple[ScoreTable, ...]:
 def _summary(scores: Scores, space: str, keys: list[Key]) -> ScoreTable:
     ordinary = [name for name in scores.predictors if scores.kinds[name] != "anchor"]
     best = {
-        key: max((scores.scaled(n, key) for n in ordinary if math.isfinite(scores.scaled(n, key))), default=math.nan)
-        for key in keys
+        key: max((scores.scaled(n, key) for n in ordinary if scores.answers(n, key)), default=math.nan) for key in keys
     }
     rows = []
     for name in scores.predictors:
