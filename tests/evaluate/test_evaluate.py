@@ -52,6 +52,8 @@ def test_the_true_map_is_as_good_as_a_replicate(found):
         for space in ("latent", "genes"):
             row = summary.loc[(space, metric)]
             assert row["scaled"] == pytest.approx(1, abs=0.15), (space, metric)
+            if metric in ("energy", "mmd_u", "divergence2"):
+                assert row["scaled_low"] <= 1 <= row["scaled_high"], (space, metric)
     assert summary.loc[("genes", "l2_uvp"), "mean"] == pytest.approx(0, abs=1e-6)
     for metric in ("capture_mmd", "capture_divergence2"):  # of distances whose floor is 0
         assert summary.loc[("genes", metric), "mean"] == pytest.approx(1, abs=0.1)
@@ -303,6 +305,7 @@ def test_conditions_with_too_few_cells_are_listed(latent, oracle):
         ({"n_cells": 0}, "n_cells must be a whole number of at least 1"),
         ({"n_draws": 1.5}, "n_draws must be a whole number"),
         ({"baselines": None}, "pass baselines="),
+        ({"baselines": {"replicate": None}}, "a baseline cannot be called 'replicate'"),
         ({"spaces": ("latent",), "truth": lambda c, rows: rows}, "add 'genes' to spaces"),
     ],
 )

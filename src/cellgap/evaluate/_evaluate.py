@@ -91,7 +91,7 @@ def evaluate(
     spaces = _checked_spaces(spaces)
     metrics = _checked_metrics(metrics, truth, spaces)
     for name, value in (("n_cells", n_cells), ("n_draws", n_draws)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int | np.integer) or value < 1:
             raise ConfigError(f"{name} must be a whole number of at least 1, found {value!r}.")
     models = who.models_of(fitted, split)
     if "latent" in spaces:
@@ -100,7 +100,10 @@ def evaluate(
     z = _codes(next(iter(models.values())), split)
     if baselines is None:
         baselines = _standard_baselines(next(iter(models.values())), split, z)
-    models = {f"{name} (fitted)" if name in baselines else name: model for name, model in models.items()}
+    reserved = {who.RANDOM_PAIRING, *who.ANCHORS}
+    if clash := reserved.intersection(baselines):
+        raise ConfigError(f"a baseline cannot be called {min(clash)!r}, which evaluate adds itself: rename it.")
+    models = {f"{name} (fitted)" if name in {*baselines, *reserved} else name: m for name, m in models.items()}
     run = Run(split, {**models, **baselines}, z, spaces, metrics, truth, largest=max(plan.n for plan in plans))
     # One thread a predictor: the products of a tile are too small to be shared by the threads of the linear algebra.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_workers()) as pool:
