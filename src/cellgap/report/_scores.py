@@ -59,7 +59,7 @@ class Scores:
         return score.scaled if score else math.nan
 
     def answers(self, predictor: str, key: Key) -> bool:
-        """Return whether a predictor has a scaled score on as many conditions as the model; else means do not compare."""
+        """Return whether a predictor has a scaled score on as many conditions as the model, so that means compare."""
         score, own = self.summary.get((predictor, key)), self.summary.get((self.model, key))
         return score is not None and math.isfinite(score.scaled) and (own is None or score.n >= own.n)
 
