@@ -70,6 +70,14 @@ def test_a_mistake_is_one_line_and_code_2(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_be_written_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert code_of("demo", "--folder", str(tmp_path / "file" / "demo")) == 2
+    assert "error: cannot use" in capsys.readouterr().err
+    assert code_of("demo", "--folder", str(tmp_path)) == 2
+    assert "holds other files, which the demo would overwrite" in capsys.readouterr().err
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("cellgap.cli._run_file.read_toml", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):

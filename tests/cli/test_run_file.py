@@ -77,6 +77,10 @@ def test_what_is_kept_gives_the_same_run(screen: Path, tmp_path: Path) -> None:
 
 def test_a_folder_keeps_one_run(screen: Path, tmp_path: Path) -> None:
     claim(read_run_file(screen / "run.toml", folder=tmp_path / "run"))
+    # what never began to train may be corrected
+    claim(read_run_file(screen / "run.toml", ('split.names=["D7"]',), tmp_path / "run"))
+    claim(read_run_file(screen / "run.toml", folder=tmp_path / "run"))
+    (tmp_path / "run" / "checkpoint.eqx").write_text("")
     for change, says in (("model.gap_weight=2.0", "model.gap_weight = 1.0 instead of 2.0"), ("run.seed=4", "seed = 3")):
         with pytest.raises(ConfigError, match="holds another run") as error:
             claim(read_run_file(screen / "run.toml", (change,), tmp_path / "run"))

@@ -1,5 +1,6 @@
 """The program ``cellgap``: its commands, and what it says when something is wrong."""
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from cellgap.errors import CellgapError
 
 MISTAKE = 2
 """Exit code of a user's mistake."""
+
+_FILES = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG)
+"""What a file system may answer to a path that the user gave."""
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C."""
@@ -63,6 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # The reader of a pipe (`| head`) went away.
         sys.stderr.close()
         code = 0
+    except OSError as mistake:
+        if mistake.errno not in _FILES:
+            raise
+        error(f"cannot use {str(mistake.filename or 'a file')!r}: {mistake.strerror}.")
+        code = MISTAKE
     sys.exit(code)
 
 

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from cellgap.cli._say import note, show, warn
+from cellgap.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,6 +53,9 @@ optimization = {{ batch_size = 128, loop = {{ n_steps = {n_steps}, chunk = 25 }}
 folder = "run"
 seed = {seed}
 """
+
+
+_FIRST_LINE = RUN_FILE.partition("\n")[0]
 
 
 def demo(
@@ -118,6 +122,11 @@ def _simulate(folder: Path, *, seed: int, n_cells: int, n_steps: int, quiet: boo
     """Write the screen and everything that describes it, in the formats that users bring."""
     from cellgap.study import simulate
 
+    run_file = folder / "run.toml"
+    if folder.is_dir() and any(folder.iterdir()):
+        ours = run_file.is_file() and run_file.read_text(encoding="utf-8", errors="replace").startswith(_FIRST_LINE)
+        if not ours:
+            raise ConfigError(f"{folder} holds other files, which the demo would overwrite: name a new --folder.")
     screen = simulate(seed=seed, n_drugs=12, n_cells=n_cells, n_controls=4 * n_cells, counts_per_cell=4000)
     folder.mkdir(parents=True, exist_ok=True)
     screen.adata.write_h5ad(folder / "screen.h5ad")
@@ -126,7 +135,7 @@ def _simulate(folder: Path, *, seed: int, n_cells: int, n_steps: int, quiet: boo
     held = [c for c in screen.study().conditions if _question(c)]
     conditions = ",\n".join(f'  "{c}"' for c in held)
     text = RUN_FILE.format(conditions=conditions, n_steps=n_steps, seed=seed)
-    (folder / "run.toml").write_text(text, encoding="utf-8")
+    run_file.write_text(text, encoding="utf-8")
     if not quiet:
         note(f"simulated {screen.adata.n_obs:,} cells x {screen.adata.n_vars} genes with known counterfactuals")
     return screen

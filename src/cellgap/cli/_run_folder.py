@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from cellgap.study import Split, Study
     from cellgap.transport import AbstractMap
 
-SETTINGS, SPLIT, MODEL = "run.toml", "split.json", "model.json"
+SETTINGS, SPLIT, MODEL, CHECKPOINT = "run.toml", "split.json", "model.json", "checkpoint.eqx"
 
 
 def claim(run: RunFile) -> None:
     """Make the folder of a run and write its settings there, unless it holds the same ones already.
+
+    Settings of a run that never began to train (something was wrong with it) are replaced.
 
     Raises
     ------
@@ -32,12 +34,14 @@ def claim(run: RunFile) -> None:
     path = folder / SETTINGS
     if path.exists():
         differing = _difference(read_toml(path), settings)
-        if differing:
+        if not differing:
+            return
+        if any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
             raise ConfigError(
                 f"{folder} holds another run, with {differing}: choose another with --folder, or delete that one."
             )
-        return
-    if (folder / MODEL).exists():
+        (folder / SPLIT).unlink(missing_ok=True)
+    elif (folder / MODEL).exists():
         raise ConfigError(f"{folder} holds a model that was not fitted by a run file: choose another with --folder.")
     folder.mkdir(parents=True, exist_ok=True)
     _write(path, tomli_w.dumps(settings))
