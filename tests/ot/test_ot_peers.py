@@ -70,7 +70,7 @@ def test_plan_and_value_are_those_of_pot(cost):
     assert float(value) == pytest.approx((plan * c).sum() + EPSILON[cost] * relative_entropy, rel=1e-4)
 
 
-@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("cost", ["sqeuclidean"])
 def test_divergence_is_that_of_pot(cost):
     pot = pytest.importorskip("ot")
     x, y, *_ = problem()

@@ -69,9 +69,11 @@ def _sweep_columns(cost: Array, f: Array, a: Array | None, epsilon: Array) -> tu
 def _sweep_rows(cost: Array, g: Array, b: Array | None, epsilon: Array) -> Array:
     """Return ``f_i = -eps log sum_j b_j exp((g_j - C_ij)/eps)``."""
     z = (g[None, :] - cost) / epsilon
-    if b is None:
-        return -epsilon * (jax.nn.logsumexp(z, axis=1) - jnp.log(jnp.asarray(z.shape[1], z.dtype)))
-    return -epsilon * jax.nn.logsumexp(z, axis=1, b=b[None, :])
+    if b is not None:
+        z = jnp.where(b[None, :] > 0, z, -jnp.inf)
+    top = jnp.max(z, axis=1)
+    e = jnp.exp(z - top[:, None])
+    return -epsilon * (top + jnp.log(jnp.mean(e, axis=1) if b is None else e @ b))
 
 
 def _block(
