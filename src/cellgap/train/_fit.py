@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
@@ -109,7 +110,9 @@ def fit(
     Parameters
     ----------
     step
-        Pure function ``(state, key) -> (state, logs)``; draws its own batch on the device; logs are scalars.
+        Pure function ``(state, key) -> (state, logs)``; draws its own batch on the device; logs are scalars. Where it
+        is a tree (``equinox.Partial`` of a function and its data), its arrays are given to the compiled program; those
+        that a function closes over would be copied into it.
     state
         A tree of arrays.
     key
@@ -117,7 +120,7 @@ def fit(
     loop
         Length and cadence.
     validate
-        Pure function ``state -> logs`` on fixed cells.
+        Pure function ``state -> logs`` on fixed cells; may be a tree, as `step`.
     criterion
         Name of the validation log to minimize. Where it is a vector (one value a fold of the held-out cells), its mean
         is logged, and a state replaces the best one only if it is better by more than the standard error of the paired
@@ -138,8 +141,8 @@ def fit(
     StorageError
         The folder's checkpoint belongs to another run.
     """
-    run = eqx.filter_jit(_scan(step, loop.chunk), donate="all-except-first")
-    check = eqx.filter_jit(validate) if validate is not None else None
+    run = eqx.filter_jit(_scan(loop.chunk), donate="all-except-first")
+    check = None if validate is None else partial(eqx.filter_jit(_call), validate)
     saved, book = _Saved(state, state), _Book()
     if folder is not None and (found := read_checkpoint(folder, saved)) is not None:
         saved, header = found
@@ -154,9 +157,9 @@ def fit(
             book.history.append({"step": 0.0} | _judged(judged, 0))
         while book.step < loop.n_steps and book.stopped == "finished":
             length = min(loop.chunk, loop.n_steps - book.step)
-            advance = run if length == loop.chunk else eqx.filter_jit(_scan(step, length), donate="all-except-first")
+            advance = run if length == loop.chunk else eqx.filter_jit(_scan(length), donate="all-except-first")
             # `best` may share buffers with `state`, which is donated.
-            state, logs = advance((key, jnp.int32(book.step)), jax.tree.map(jnp.array, state))
+            state, logs = advance((step, key, jnp.int32(book.step)), jax.tree.map(jnp.array, state))
             means = _chunk_means(logs, book.step)
             book.step += length
             row = {"step": float(book.step)} | means
@@ -223,9 +226,13 @@ def _better(new: list[float], best: list[float]) -> bool:
     return bool(gain.mean() > noise)
 
 
-def _scan(step: Step[_State], length: int) -> Callable[..., tuple[_State, Logs]]:
-    def chunk(clock: tuple[PRNGKeyArray, jax.Array], state: _State) -> tuple[_State, Logs]:
-        key, start = clock
+def _call(function: Callable[[_State], Logs], state: _State) -> Logs:
+    return function(state)
+
+
+def _scan(length: int) -> Callable[..., tuple[Any, Logs]]:
+    def chunk(given: tuple[Step[_State], PRNGKeyArray, jax.Array], state: _State) -> tuple[_State, Logs]:
+        step, key, start = given
 
         def one(state, i):
             return step(state, jr.fold_in(key, i))

@@ -101,7 +101,7 @@ def train_map(
     )
     b = optimization.conditions_per_step
 
-    def terms(net: PerturbationNet, k: Array, key: PRNGKeyArray, duals: Array):
+    def terms(net: PerturbationNet, problem: Problem, k: Array, key: PRNGKeyArray, duals: Array):
         drawn = draw(problem, k, key, n, padded=padded)
         x, y = problem.cells[drawn.x], problem.cells[drawn.y]
         if settings.fit == "two_batch":
@@ -115,7 +115,7 @@ def train_map(
 
     gradient = eqx.filter_value_and_grad(terms, has_aux=True)
 
-    def step(state: MapState, key: PRNGKeyArray):
+    def step(problem: Problem, state: MapState, key: PRNGKeyArray):
         key_k, key_cells = jr.split(key)
         # Several conditions a step are distinct ones, as long as there are enough.
         ks = jr.permutation(key_k, problem.n_conditions)[jnp.arange(b) % problem.n_conditions]
@@ -123,7 +123,7 @@ def train_map(
         def one(carry, item):
             total, duals = carry
             k, key = item
-            (_, (out, slot)), grads = gradient(state.net, k, key, duals)
+            (_, (out, slot)), grads = gradient(state.net, problem, k, key, duals)
             # Padding has a slot beyond the table: it must not overwrite what is remembered of a cell.
             duals = duals.at[k, slot].set(out.dual, mode="drop")
             logs = {"loss": out.loss, "fit": out.fit, "gap": out.gap, "gap_error": out.gap_error}
@@ -149,7 +149,7 @@ def train_map(
     weights: Any = net
     start = MapState(net, jax.tree.map(jnp.array, net), optimizer.init(weights), duals, jnp.int32(0))
     return fit(
-        step,
+        eqx.Partial(step, problem),
         start,
         key=key,
         loop=loop,
@@ -172,11 +172,11 @@ def validation(valid: Problem):
     smallest = min(int(jnp.min(valid.sources.size)), int(jnp.min(valid.targets.size)))
     n_folds = max(1, min(_FOLDS // valid.n_conditions, smallest // _CELLS_A_FOLD))
 
-    def validate(state: MapState):
+    def validate(valid: Problem, state: MapState):
         ks = jnp.arange(valid.n_conditions)
         return {"valid": jax.lax.map(lambda k: held_out_energy(state.average, valid, k, n_folds), ks)}
 
-    return validate
+    return eqx.Partial(validate, valid)
 
 
 def held_out_energy(net: PerturbationNet, valid: Problem, k: Int[Array, ""], n_folds: int) -> Float[Array, " folds"]:
