@@ -3,8 +3,8 @@
 Question    On simulated cells whose true maps are known and optimal (``simulate_latent``: 50 dimensions, mixture of
             three Gaussians, unpaired populations, 2,000 training and 1,000 test cells each), how far are learnt maps
             from the true ones? In distribution (three drugs at two doses), at a dose and under drugs never measured.
-Figures     L2-UVP, ``100 E|T(x) - T*(x)|^2 / Var(T*(x))`` in percent, on test controls that no fit has seen; the ratio of
-            predicted to true variance; the share of the effect captured (two-batch Sinkhorn divergence).
+Figures     L2-UVP, ``100 E|T(x) - T*(x)|^2 / Var(T*(x))`` in percent, on test controls that no fit has seen; the ratio
+            of predicted to true variance; the share of the effect captured (two-batch Sinkhorn divergence).
 Choice      Settings are the defaults of the library, and the step whose weights are kept is chosen on validation cells
             (in distribution) or validation conditions (held-out dose and drug), never on what is scored.
 Machine     Any; about five minutes of CPU time. ``--quick`` takes one seed instead of three (not for the record).
