@@ -21,7 +21,7 @@ FULL = Table() | Dose() | Context("line")
 
 # Enough to move a network of a few weights; the programs are the same for all tests with these shapes.
 QUICK = Optimization(
-    loop=Loop(n_steps=20, chunk=10, valid_every=10, checkpoint_every=10), batch_size=16, learning_rate=1e-2
+    loop=Loop(n_steps=30, chunk=5, valid_every=10, checkpoint_every=10), batch_size=16, learning_rate=1e-2
 )
 NETWORK: dict[str, Any] = {"hidden": (8, 8), "embedding": 4, "optimization": QUICK}
 
