@@ -93,14 +93,13 @@ def test_cells_that_stay_have_no_gradient_of_the_euclidean_gap():
     run = jax.jit(jax.grad(lambda x, t: ot.monge_gap(x, t, epsilon=0.01).value, argnums=(0, 1)))
     for gradient in run(x, x):
         np.testing.assert_array_equal(gradient, jnp.zeros_like(x))
-    # A step much smaller than single precision resolves in a matrix product still has the right direction.
-    small = 1e-5 * jnp.ones_like(x)
-    gradient = run(x, x + small)[1]
-    assert np.abs(np.asarray(gradient) * 64).max() < 0.05
+    # Nor does anything pull back a step of a few units in the last place, whose direction a matrix product loses.
+    gradient = run(x, x + 3e-7)[1]
+    assert np.abs(np.asarray(gradient) * 64).max() < 0.01
 
 
 def test_gradients_in_single_precision_survive_an_offset():
-    """The matrix products of the gradient are centered like those of the cost."""
+    """Costs are centered; what is left is the resolution of the coordinates themselves."""
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.normal(size=(64, 10)) + s, jnp.float32) for s in (0.0, 0.5))
     run = jax.jit(jax.grad(lambda x, y: ot.entropic_cost(x, y, epsilon=1.0, tol=1e-5).value))

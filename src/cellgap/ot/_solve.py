@@ -184,7 +184,7 @@ def _anneal(
         budget = jnp.minimum(_ANNEAL_ITERATIONS, max_iterations - spent - 1)
         solved = _block(cost, f, a, b, current, rough, budget)
         current = jnp.maximum(current * _ANNEAL_FACTOR, epsilon)
-        return _sweep_rows(cost, solved.g, b, current), current, spent + solved.iterations + 1
+        return solved.f, current, spent + solved.iterations + 1
 
     f, _, spent = jax.lax.while_loop(proceed, lower, (f, start, jnp.int32(0)))
     return f, spent
