@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--d", type=int, required=True)
     parser.add_argument("--cells", type=int, required=True)
     args = parser.parse_args()
-    from cellgap.study._simulate_latent import simulate_latent
+    from cellgap.study import simulate_latent
 
     doses = (10.0, 10000.0)
     made = simulate_latent(doses=doses, dim=args.d, n_train=args.cells, n_test=0, seed=0)
