@@ -122,15 +122,7 @@ class ConditionalMonge:
         problem = training_problem(codes, split.train_conditions, Role.TRAIN, path)
         held = validation_conditions(codes)
         valid = training_problem(codes, held, Role.VALID, path) if held else None
-        net = PerturbationNet(
-            codes.space.dim,
-            codes.encoder.dim,
-            codes.encoder.context_dim,
-            hidden=self.hidden,
-            embedding=self.embedding,
-            conditioning=self.conditioning,
-            key=key_net,
-        )
+        net = self._network(codes, key_net)
         objective = self.objective(codes)
         result = train_map(
             net,
@@ -159,6 +151,21 @@ class ConditionalMonge:
             None,
         )
         return dataclasses.replace(fitted, measured_gaps=map_gaps(fitted, codes))
+
+    def _network(self, codes: Codes, key: PRNGKeyArray) -> PerturbationNet:
+        def initialized(key: PRNGKeyArray) -> PerturbationNet:
+            return PerturbationNet(
+                codes.space.dim,
+                codes.encoder.dim,
+                codes.encoder.context_dim,
+                hidden=self.hidden,
+                embedding=self.embedding,
+                conditioning=self.conditioning,
+                key=key,
+            )
+
+        # One compiled program instead of one for the shape of every layer.
+        return eqx.filter_jit(initialized)(key)
 
     def objective(self, codes: Codes) -> Objective:
         """Return the objective with absolute epsilons for the cells at hand."""
