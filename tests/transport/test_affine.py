@@ -4,12 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
 from small import FULL, RAW, at, screen, study_of, vehicle
 
 from cellgap.encode import Dose, OneHot
 from cellgap.study import Condition, Role, split
 from cellgap.transport import Codes, Gaussian, Moments, condition_features, shrunk_covariance
-from cellgap.transport._affine import displacement, fit_affine_path
+from cellgap.transport._affine import _best_length, displacement, fit_affine_path
+from cellgap.transport._ridge import feature_scale, fit_ridge, residuals_without
 
 
 def moments(n: int, cov: np.ndarray, control_cov: np.ndarray, n_control: int = 1000) -> Moments:
@@ -143,6 +145,29 @@ def test_the_identity_start_moves_nothing(codes):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 3)), jnp.float32)
     for condition in codes.split.study.conditions:
         np.testing.assert_array_equal(path(condition_features(codes.encoder, condition), x), x)
+
+
+def test_the_length_of_the_kernel_is_the_one_that_predicts_left_out_treatments_best():
+    """Against fits without each treatment, for effects that a smooth curve over the dose explains, and for noise."""
+    rng = np.random.default_rng(0)
+    features = np.column_stack([np.ones(24), np.repeat(rng.normal(size=(6, 2)), 4, axis=0), np.tile(np.arange(4.0), 6)])
+    scale, groups = feature_scale(features), np.repeat(np.arange(6), 4)
+    for targets in (np.sin(2 * features[:, 3:]) + features[:, 1:2], rng.normal(size=(24, 1))):
+        penalty = fit_ridge(features, targets, groups).penalty
+        unit = _best_length(features, np.zeros_like(targets), groups, scale) / 0.2
+        errors = []
+        for factor in (0.2, 0.5, 1.0, 2.0, 4.0):
+            kernel = np.exp(-0.5 * cdist(features / scale, features / scale, "sqeuclidean") / (unit * factor) ** 2)
+            wrong = 0.0
+            for rows, rest in residuals_without(features, targets, groups, penalty):
+                kept = np.setdiff1d(np.arange(24), rows)
+                gram = kernel[np.ix_(kept, kept)] + 1e-3 * np.eye(len(kept))
+                predicted = kernel[np.ix_(rows, kept)] @ np.linalg.solve(gram, rest[kept])
+                wrong += ((rest[rows] - predicted) ** 2).sum()
+            errors.append(wrong)
+        best = int(np.flatnonzero(np.asarray(errors) <= 1.01 * min(errors))[0])
+        found = _best_length(features, targets, groups, scale)
+        np.testing.assert_allclose(found, unit * (0.2, 0.5, 1.0, 2.0, 4.0)[best])
 
 
 def test_an_unseen_dose_lies_between_its_neighbors(codes):

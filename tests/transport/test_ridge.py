@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge as Reference
 
 from cellgap.study import Condition, Treatment
-from cellgap.transport._ridge import PENALTIES, feature_scale, fit_ridge, groups_of
+from cellgap.transport._ridge import PENALTIES, feature_scale, fit_ridge, groups_of, residuals_without
 
 GROUPS = np.repeat(np.arange(6), 3)
 
@@ -91,3 +91,30 @@ def test_what_is_left_out_together(conditions, groups):
     parsed = [Condition.parse(text) for text in conditions]
     assert groups_of(parsed).tolist() == groups
     assert Condition.of([Treatment("a")], []) not in parsed
+
+
+def test_leaving_a_group_out_is_a_fit_without_it():
+    features, targets = problem()
+    scale = feature_scale(features)
+    scaled = features / scale
+    seen = []
+    for rows, residuals in residuals_without(features, targets, GROUPS, 3.0):
+        kept = np.setdiff1d(np.arange(18), rows)
+        model = reference(scaled[kept], targets[kept], 3.0)
+        np.testing.assert_allclose(residuals, targets - model.predict(scaled[:, 1:]), rtol=1e-6, atol=1e-9)
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(18))
+
+
+def test_hundreds_of_treatments_with_more_descriptors_than_conditions():
+    """The published screen has 178 training compounds at four doses, and 194 descriptors with their products."""
+    rng = np.random.default_rng(0)
+    descriptors = np.repeat(rng.normal(size=(30, 100)), 4, axis=0)
+    features = np.column_stack([np.ones(120), descriptors, np.tile(np.linspace(0, 1, 4), 30)])
+    targets = descriptors[:, :2] + rng.normal(size=(120, 2))
+    groups = np.repeat(np.arange(30), 4)
+    found = fit_ridge(features, targets, groups)
+    assert np.isfinite(found.coefficients).all() and 0 < min(found.error) < 1.2
+    scaled = features / feature_scale(features)
+    model = reference(scaled, targets, found.penalty)
+    np.testing.assert_allclose(features @ found.coefficients, model.predict(scaled[:, 1:]), rtol=1e-6, atol=1e-8)

@@ -13,7 +13,7 @@ from cellgap.ot import bures_map
 from cellgap.storage import storable
 from cellgap.study import Condition
 from cellgap.transport._codes import Codes, Moments
-from cellgap.transport._ridge import feature_scale, fit_ridge, groups_of
+from cellgap.transport._ridge import feature_scale, fit_ridge, groups_of, members_of, residuals_without
 
 Start = Literal["identity", "shift", "gaussian"]
 # Kernel lengths tried, in units of the median distance between neighboring training conditions.
@@ -172,15 +172,27 @@ def _best_length(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, 
     apart = distances[distances > 1e-9]
     unit = float(np.median(np.where(distances > 1e-9, distances, np.inf).min(1))) if len(apart) else 1.0
     lengths = [unit * factor for factor in _LENGTHS]
-    distinct = np.unique(groups)
-    if len(distinct) < 3:
+    if len(members_of(groups)) < 3:
         return lengths[0]
-    errors = np.zeros(len(lengths))
-    for g in distinct:
-        out = groups == g
-        for i, length in enumerate(lengths):
-            coefficients = _kriged(features[~out], targets[~out], groups[~out], scale, length)
-            predicted = _basis(features[out], scale, features[~out] / scale, length) @ coefficients
-            errors[i] += ((predicted - targets[out]) ** 2).sum()
+    # The penalty of the trend is that of all conditions: it says little about one group, and choosing it anew without
+    # each group would take hours for hundreds of treatments.
+    penalty = fit_ridge(features, targets, groups).penalty
+    left = list(residuals_without(features, targets, groups, penalty))
+    errors = []
+    for length in lengths:
+        kernel = _basis(features, scale, features / scale, length)[:, features.shape[1] :]
+        inverse = np.linalg.inv(kernel + _NUGGET * np.eye(len(kernel)))
+        errors.append(sum(_unexplained(inverse, rows, rest) for rows, rest in left))
+    errors = np.asarray(errors)
     # Within one per cent, the shorter kernel: it leaves unseen conditions to the trend.
     return lengths[int(np.flatnonzero(errors <= errors.min() * 1.01)[0])]
+
+
+def _unexplained(inverse: np.ndarray, rows: np.ndarray, rest: np.ndarray) -> float:
+    """Return the squared error of what the kernel predicts for a left-out group from the residuals of the others.
+
+    By block inversion: with `M` the inverse of the whole kernel matrix, the prediction is ``-M_gg^(-1) M_go rest_o``,
+    and so the error ``M_gg^(-1) (M rest)_g``.
+    """
+    error = np.linalg.solve(inverse[np.ix_(rows, rows)], inverse[rows] @ rest)
+    return float((error**2).sum())

@@ -1,6 +1,10 @@
-"""Ridge regression from condition features to effects, its penalty chosen by leaving treatments out."""
+"""Ridge regression from condition features to effects, its penalty chosen by leaving treatments out.
 
-from collections.abc import Sequence
+Leaving a group of conditions out needs no new fit: with `H` the matrix that smooths targets, the residuals of a
+left-out group are ``(I - H_gg)^(-1)`` times its residuals. One decomposition serves all groups and penalties.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +46,11 @@ def groups_of(conditions: Sequence[Condition]) -> np.ndarray:
     return np.zeros(len(conditions), int)
 
 
+def members_of(groups: np.ndarray) -> list[np.ndarray]:
+    """Return the positions of each group's members."""
+    return [np.flatnonzero(groups == g) for g in np.unique(groups)]
+
+
 def feature_scale(features: np.ndarray) -> np.ndarray:
     """Return the root mean square of every feature, 1 where it is always 0."""
     scale = np.sqrt((features**2).mean(0))
@@ -63,29 +72,79 @@ def fit_ridge(features: np.ndarray, targets: np.ndarray, groups: np.ndarray) -> 
     groups
         Group number of each condition; see `groups_of`.
     """
-    scale = feature_scale(features)
-    scaled = features / scale
+    design, members = _decompose(features), members_of(groups)
     errors = np.full(len(PENALTIES), np.nan)
-    distinct = np.unique(groups)
-    if len(distinct) > 1:
-        total = np.zeros(len(PENALTIES))
-        baseline = 0.0
-        for g in distinct:
-            out = groups == g
-            gram, cross = scaled[~out].T @ scaled[~out], scaled[~out].T @ targets[~out]
-            for i, penalty in enumerate(PENALTIES):
-                total[i] += ((scaled[out] @ _solve(gram, cross, penalty) - targets[out]) ** 2).sum()
-            baseline += ((targets[~out].mean(0) - targets[out]) ** 2).sum()
-        errors = total / max(baseline, 1e-300)
+    if len(members) > 1:
+        total = [sum((left**2).sum() for left in _left_out(design, targets, members, p)) for p in PENALTIES]
+        others = [np.delete(targets, rows, axis=0).mean(0) for rows in members]
+        baseline = sum(((mean - targets[rows]) ** 2).sum() for mean, rows in zip(others, members, strict=True))
+        errors = np.asarray(total) / max(baseline, 1e-300)
         # The largest penalty within rounding of the best: ties go to the simpler answer.
         best = int(np.flatnonzero(errors <= errors.min() * (1 + 1e-6))[-1])
     else:
         best = len(PENALTIES) // 2
-    coefficients = _solve(scaled.T @ scaled, scaled.T @ targets, PENALTIES[best]) / scale[:, None]
-    return Ridge(coefficients, PENALTIES[best], tuple(float(e) for e in errors))
+    penalty = PENALTIES[best]
+    slopes = design.vt.T @ ((design.s / (design.s**2 + penalty))[:, None] * (design.u.T @ targets))
+    intercept = design.first @ (targets - design.rest @ slopes) / design.length
+    coefficients = np.concatenate([intercept[None], slopes]) / design.scale[:, None]
+    return Ridge(coefficients, penalty, tuple(float(e) for e in errors))
 
 
-def _solve(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
-    weights = np.full(len(gram), penalty)
-    weights[0] = 1e-10
-    return np.linalg.solve(gram + np.diag(weights), cross)
+def residuals_without(
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray, penalty: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each group's members, and the residuals of all conditions when the group is left out of the regression.
+
+    Parameters
+    ----------
+    features, targets, groups
+        As in `fit_ridge`.
+    penalty
+        Of the regression.
+    """
+    design, members = _decompose(features), members_of(groups)
+    residuals = targets - _smoothed(design, targets, penalty)
+    for rows, left in zip(members, _left_out(design, targets, members, penalty), strict=True):
+        placed = np.zeros_like(targets)
+        placed[rows] = left
+        yield rows, residuals + _smoothed(design, placed, penalty)
+
+
+class _Design(NamedTuple):
+    """Scaled features: the first as a unit vector times a length, the rest orthogonal to it by singular values."""
+
+    scale: np.ndarray
+    first: np.ndarray
+    length: float
+    rest: np.ndarray
+    u: np.ndarray
+    s: np.ndarray
+    vt: np.ndarray
+
+
+def _decompose(features: np.ndarray) -> _Design:
+    scale = feature_scale(features)
+    scaled = features / scale
+    length = float(np.linalg.norm(scaled[:, 0]))
+    first, rest = scaled[:, 0] / length, scaled[:, 1:]
+    u, s, vt = np.linalg.svd(rest - np.outer(first, first @ rest), full_matrices=False)
+    return _Design(scale, first, length, rest, u, s, vt)
+
+
+def _shrinkage(design: _Design, penalty: float) -> np.ndarray:
+    return design.s**2 / (design.s**2 + penalty)
+
+
+def _smoothed(design: _Design, values: np.ndarray, penalty: float) -> np.ndarray:
+    """Return ``H @ values``."""
+    inner = _shrinkage(design, penalty)[:, None] * (design.u.T @ values)
+    return np.outer(design.first, design.first @ values) + design.u @ inner
+
+
+def _left_out(design: _Design, targets: np.ndarray, members: list[np.ndarray], penalty: float) -> Iterator[np.ndarray]:
+    """Yield the residuals of each group when it is left out."""
+    residuals = targets - _smoothed(design, targets, penalty)
+    shrinkage = _shrinkage(design, penalty)
+    for rows in members:
+        own = np.outer(design.first[rows], design.first[rows]) + (design.u[rows] * shrinkage) @ design.u[rows].T
+        yield np.linalg.solve(np.eye(len(rows)) - own, residuals[rows])
