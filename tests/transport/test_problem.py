@@ -134,6 +134,18 @@ def test_a_problem_holds_the_cells_of_its_conditions_and_role_and_no_others(code
             np.testing.assert_array_equal(problem.cells[index], codes.cells(population, role))
 
 
+def test_large_populations_can_be_cut_to_cells_evenly_spaced(codes):
+    path = fit_affine_path(codes, "shift")
+    chosen = (at("anti", 10), at("beta", 10, "L2"))
+    problem = training_problem(codes, chosen, Role.TRAIN, path, most=7)
+    assert problem.cells.shape == (4 * 7, 3) and problem.sources.index.shape == problem.targets.index.shape == (2, 7)
+    for k, condition in enumerate(chosen):
+        cells = codes.cells(condition, Role.TRAIN)
+        kept = np.asarray(problem.cells[problem.targets.index[k]])
+        np.testing.assert_array_equal(kept[[0, -1]], cells[[0, -1]])
+        assert {tuple(row) for row in kept} < {tuple(row) for row in cells} and len(np.unique(kept, axis=0)) == 7
+
+
 def test_the_map_of_a_problem_starts_at_the_closed_form_and_padding_of_treatments_changes_nothing(codes):
     """Conditions are padded to the largest combination; the map is that of the condition on its own."""
     conditions = codes.split.train_conditions

@@ -27,7 +27,7 @@ from cellgap.transport._gaps import map_gaps
 from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._objective import FitLoss, Objective
 from cellgap.transport._train_map import Optimization, run_fingerprint, train_map
-from cellgap.transport._training_data import training_problem, typical_cost, validation_conditions
+from cellgap.transport._training_data import VALID_CELLS, training_problem, typical_cost, validation_conditions
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -121,7 +121,7 @@ class ConditionalMonge:
         path = fit_affine_path(codes, self.start)
         problem = training_problem(codes, split.train_conditions, Role.TRAIN, path)
         held = validation_conditions(codes)
-        valid = training_problem(codes, held, Role.VALID, path) if held else None
+        valid = training_problem(codes, held, Role.VALID, path, most=VALID_CELLS) if held else None
         net = self._network(codes, key_net)
         objective = self.objective(codes)
         result = train_map(

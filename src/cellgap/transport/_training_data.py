@@ -10,14 +10,39 @@ from cellgap.transport._codes import Codes
 from cellgap.transport._problem import Problem, rows_table
 
 _PAIRS = 2000
+VALID_CELLS = 512
+"""Cells of a population that a model is judged on while it trains: distances between all pairs grow with the square."""
 
 
-def training_problem(codes: Codes, conditions: tuple[Condition, ...], role: Role, path: AffinePath) -> Problem:
-    """Return the problem of some conditions: their treated cells and matched controls that have one role."""
+def training_problem(
+    codes: Codes, conditions: tuple[Condition, ...], role: Role, path: AffinePath, *, most: int | None = None
+) -> Problem:
+    """Return the problem of some conditions: their treated cells and matched controls that have one role.
+
+    Parameters
+    ----------
+    codes
+        Encoded cells.
+    conditions
+        Treated conditions.
+    role
+        Which of their cells.
+    path
+        Closed-form maps that the network starts from.
+    most
+        Cells of a population to keep at most, evenly spaced; None keeps all.
+    """
+
+    def kept(condition: Condition) -> np.ndarray:
+        rows = codes.rows(condition, role)
+        if most is None or len(rows) <= most:
+            return rows
+        return rows[np.linspace(0, len(rows) - 1, most).astype(int)]
+
     controls = list(dict.fromkeys(c.control for c in conditions))
     encoded = codes.encoder.encode_many(conditions)
     shifts, linears = zip(*(path.at(condition_features(codes.encoder, c)) for c in conditions), strict=True)
-    used = np.concatenate([codes.rows(c, role) for c in (*controls, *conditions)])
+    used = np.concatenate([kept(c) for c in (*controls, *conditions)])
     # Only the cells of this problem go to the device, so row numbers are those of the compacted table.
     place = np.full(len(codes.z), -1, np.int64)
     rows, first = np.unique(used, return_index=True)
@@ -25,9 +50,9 @@ def training_problem(codes: Codes, conditions: tuple[Condition, ...], role: Role
     place[rows] = np.arange(len(rows))
     return Problem(
         cells=jnp.asarray(codes.z[rows]),
-        sources=rows_table([place[codes.rows(c, role)] for c in controls]),
+        sources=rows_table([place[kept(c)] for c in controls]),
         source_of=jnp.asarray([controls.index(c.control) for c in conditions], jnp.int32),
-        targets=rows_table([place[codes.rows(c, role)] for c in conditions]),
+        targets=rows_table([place[kept(c)] for c in conditions]),
         entities=jnp.asarray(encoded.entities),
         mask=jnp.asarray(encoded.mask),
         context=jnp.asarray(encoded.context),
