@@ -1,4 +1,4 @@
-"""Shapes in public signatures are checked at run time, and real data are found here."""
+"""Shapes in public signatures are checked at run time, programs are compiled once, and real data are found here."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,10 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What several tests, workers and subprocesses compile alike is compiled once, and kept for the next run.
+_CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 _hook = install_import_hook(["cellgap.ot", "cellgap.nn", "cellgap.train", "cellgap.transport"], "beartype.beartype")
 
 

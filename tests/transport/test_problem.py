@@ -1,5 +1,6 @@
 """Batches: disjoint, without replacement, of one size, and padded where populations are small."""
 
+import dataclasses
 import itertools
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from small import FULL, RAW, at, screen, study_of
 
+from cellgap.errors import DataError
 from cellgap.nn import PerturbationNet
 from cellgap.study import Role, split
 from cellgap.transport import Codes
@@ -200,3 +202,9 @@ def test_the_typical_cost_is_the_mean_between_training_controls_and_treated_cell
     np.testing.assert_allclose(typical_cost(codes, "euclidean"), distances.mean(), rtol=0.05)
     np.testing.assert_allclose(typical_cost(codes, "sqeuclidean"), (distances**2).mean(), rtol=0.1)
     assert typical_cost(codes, "euclidean") == typical_cost(codes, "euclidean")
+
+
+def test_cells_that_are_all_at_one_point_are_refused(codes):
+    flat = dataclasses.replace(codes, z=np.zeros_like(codes.z))
+    with pytest.raises(DataError, match="lie at one point of the space"):
+        typical_cost(flat, "euclidean")

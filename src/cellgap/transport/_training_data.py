@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from cellgap.errors import DataError
 from cellgap.ot import Cost
 from cellgap.study import Condition, Role
 from cellgap.transport._affine import AffinePath, condition_features
@@ -80,7 +81,13 @@ def validation_conditions(codes: Codes) -> tuple[Condition, ...]:
 
 
 def typical_cost(codes: Codes, cost: Cost) -> float:
-    """Return the mean cost between random training controls and treated cells: the unit of a relative epsilon."""
+    """Return the mean cost between random training controls and treated cells: the unit of a relative epsilon.
+
+    Raises
+    ------
+    DataError
+        All cells are at the same point.
+    """
     rng = np.random.default_rng(0)
     split = codes.split
     treated = np.concatenate([codes.rows(c, Role.TRAIN) for c in split.train_conditions])
@@ -88,4 +95,10 @@ def typical_cost(codes: Codes, cost: Cost) -> float:
     x = codes.z[np.sort(controls)[rng.integers(len(controls), size=_PAIRS)]].astype(np.float64)
     y = codes.z[np.sort(treated)[rng.integers(len(treated), size=_PAIRS)]].astype(np.float64)
     squared = ((x - y) ** 2).sum(1)
-    return float((squared if cost == "sqeuclidean" else np.sqrt(squared)).mean())
+    mean = float((squared if cost == "sqeuclidean" else np.sqrt(squared)).mean())
+    if mean <= 0.0:
+        raise DataError(
+            "all training cells, control and treated, lie at one point of the space: look at the measurements with "
+            "`cellgap check`, or choose another space."
+        )
+    return mean
