@@ -8,18 +8,32 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cellgap.nn import MLP, PerturbationNet
+from cellgap.errors import ConfigError
+from cellgap.nn import MLP, AttentionPooling, FiLM, LowRankUpdate, PerturbationNet
 
 D, E, C = 5, 4, 3
-KINDS = ("gated", "concat")
+KINDS = ("gated", "concat", "film", "lowrank", "gated attention", "concat attention parts")
 
 
 @functools.cache
-def network(conditioning: str = "gated", *, n_context: int = C, hidden: tuple[int, ...] = (16, 8)) -> PerturbationNet:
+def network(kind: str = "gated", *, n_context: int = C, hidden: tuple[int, ...] = (16, 8)) -> PerturbationNet:
     """Return a network with weights of one size in every layer: at its start the readout is nearly zero."""
+    conditioning, *options = kind.split()
     shapes = eqx.filter_eval_shape(
-        PerturbationNet, D, E, n_context, hidden=hidden, embedding=6, conditioning=conditioning, key=jr.key(0)
+        PerturbationNet,
+        D,
+        E,
+        n_context,
+        hidden=hidden,
+        embedding=6,
+        conditioning=conditioning,
+        pooling="attention" if "attention" in options else "mean",
+        parts=(E - 1, 0, 1) if "parts" in options else None,
+        rank=2,
+        key=jr.key(0),
     )
     rng = np.random.default_rng(3)
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), shapes)
@@ -71,7 +85,7 @@ def test_mlp_is_affine_gelu_affine_on_rows():
 @pytest.mark.parametrize(("hidden", "n_context"), [((16, 8), C), ((8,), 0)])
 def test_shapes(kind, hidden, n_context):
     net = network(kind, n_context=n_context, hidden=hidden)
-    assert (net.gate is None) == (kind == "concat")
+    assert (net.gate is not None) == kind.startswith("gated")
     x, entities, context = inputs(0)
     out = run(net, x, entities, present(True, True, False), context[:n_context])
     assert out.shape == x.shape and out.dtype == x.dtype
@@ -124,7 +138,7 @@ def test_the_split_first_layer_is_the_concatenation():
 
     @eqx.filter_jit
     def plain(net, x, entities, context):
-        pooled = jax.nn.gelu(net.shared(entities), approximate=True).mean(0)
+        pooled = jax.nn.gelu(net.shared[0](entities), approximate=True).mean(0)
         rows = jnp.concatenate([x, jnp.tile(jnp.concatenate([pooled, context]), (len(x), 1))], axis=1)
         return x + net.readout(jax.nn.gelu(net.trunk(rows), approximate=True))
 
@@ -135,7 +149,7 @@ def test_the_split_first_layer_is_the_concatenation():
 def blind() -> PerturbationNet:
     """Return a network whose trunk does not see the treatments, so that the gate alone tells them apart."""
     net = network("gated")
-    return eqx.tree_at(lambda n: n.shared.weight, net, jnp.zeros_like(net.shared.weight))
+    return eqx.tree_at(lambda n: n.shared[0].weight, net, jnp.zeros_like(net.shared[0].weight))
 
 
 def test_the_gate_of_a_combination_is_the_sum_of_its_members_gates():
@@ -165,7 +179,7 @@ def test_training_starts_near_the_identity():
     def moved(x, entities):
         nets = [
             PerturbationNet(50, 20, 3, hidden=hidden, embedding=20, conditioning=kind, key=jr.key(0))
-            for kind, hidden in (("gated", (64, 64)), ("concat", (64,)))
+            for kind, hidden in (("gated", (64, 64)), ("concat", (64,)), ("film", (64,)), ("lowrank", (64,)))
         ]
         return [net(x, entities, present(True), jnp.ones(3)) - x for net in nets]
 
@@ -204,3 +218,78 @@ def test_gradients_are_finite_without_treatments_and_reach_every_weight_with_som
         leaves = jax.tree.leaves(gradient(network(kind), mask))
         assert all(np.isfinite(leaf).all() for leaf in leaves)
     assert all(np.abs(leaf).max() > 0 for leaf in leaves)
+
+
+def test_parts_of_different_kinds_have_dense_layers_of_their_own():
+    net = network("concat attention parts")
+    assert [layer.weight.shape for layer in net.shared] == [(E - 1, 6), (1, 1)]
+    x, entities, context = inputs(10)
+    plain = eqx.tree_at(lambda n: n.attention, net, None)
+    dense = [layer(part) for layer, part in zip(net.shared, (entities[:, :-1], entities[:, -1:]), strict=True)]
+    pooled = jax.nn.gelu(jnp.concatenate(dense, axis=1), approximate=True).mean(0)
+    rows = jnp.concatenate([x, jnp.tile(jnp.concatenate([pooled, context]), (len(x), 1))], axis=1)
+    expected = x + net.readout(jax.nn.gelu(net.trunk(rows), approximate=True))
+    np.testing.assert_allclose(
+        run(plain, x, entities, present(True, True, True), context), expected, rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(ConfigError, match=r"parts \(2, 1\) .* must add up to its length 4"):
+        PerturbationNet(D, E, C, hidden=(4,), embedding=2, conditioning="concat", parts=(2, 1), key=jr.key(0))
+
+
+def test_the_published_network_has_the_published_number_of_weights():
+    """Ten numbers for the effect (or 194 for the structure) and a dose, in 50 dimensions: 22.8k and 32.2k weights."""
+    for n_effect, expected in ((10, 22_800), (194, 32_200)):
+        shapes = eqx.filter_eval_shape(
+            PerturbationNet,
+            50,
+            n_effect + 1,
+            0,
+            hidden=(64,) * 4,
+            embedding=50,
+            conditioning="concat",
+            parts=(n_effect, 1),
+            key=jr.key(0),
+        )
+        count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        assert abs(count - expected) < 200
+
+
+def test_attention_is_a_softmax_over_the_members_that_are_there():
+    pool = eqx.filter_jit(lambda k: AttentionPooling(3, heads=2, key=k))(jr.key(0))
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    scores = np.asarray(pool.score(rows), np.float64)[:3]
+    weights = np.exp(scores) / np.exp(scores).sum(0)
+    expected = (weights.T @ np.asarray(rows)[:3]).ravel() @ np.asarray(pool.project.weight) + pool.project.bias
+    np.testing.assert_allclose(pool(rows, present(True, True, True, False)), expected, rtol=1e-5, atol=1e-6)
+    # Large scores do not overflow, and equal members are their own mean.
+    loud = eqx.tree_at(lambda p: p.score.bias, pool, jnp.full(2, 1e4))
+    one = jnp.tile(rows[:1], (4, 1))
+    np.testing.assert_allclose(
+        loud(one, present(True, True, False, True)), pool(one, present(True, *[False] * 3)), rtol=1e-5
+    )
+    np.testing.assert_array_equal(pool(rows, present(*[False] * 4)), pool.project.bias)
+
+
+def test_modulations_are_the_layers_they_describe():
+    rng = np.random.default_rng(0)
+    h, c = jnp.asarray(rng.normal(size=(5, 3)), jnp.float32), jnp.asarray(rng.normal(size=4), jnp.float32)
+    film = FiLM(4, 3, key=jr.key(0))
+    scale, shift = np.split(np.asarray(c @ film.generate.weight), 2)
+    np.testing.assert_allclose(film(h, c), (1 + scale) * h + shift, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(film(h, jnp.zeros(4)), h)
+    update = LowRankUpdate(4, 3, 6, rank=2, key=jr.key(1))
+    matrix = np.asarray(update(jnp.eye(3), c) - update(jnp.zeros((3, 3)), c))
+    assert np.linalg.matrix_rank(matrix, tol=1e-5) == 2
+    np.testing.assert_allclose(update(h, c), np.asarray(h) @ matrix + update(h * 0, c), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(order=st.permutations(range(3)), seed=st.integers(0, 2**16), kind=st.sampled_from(KINDS))
+def test_any_order_of_any_treatments(order, seed, kind):
+    x, entities, context = inputs(seed)
+    mask = present(*(bool(seed >> i & 1) for i in range(3)))
+    out = run(network(kind), x, entities, mask, context)
+    places = jnp.asarray(order)
+    np.testing.assert_allclose(
+        run(network(kind), x, entities[places], mask[places], context), out, rtol=1e-4, atol=1e-4
+    )

@@ -1,6 +1,29 @@
 """Neural network modules on rows: Equinox trees of arrays."""
 
+from cellgap.nn._icnn import ICNN, ConvexActivation, Quadratic, potential_gradient
 from cellgap.nn._mlp import MLP, Linear
+from cellgap.nn._modulation import FiLM, LowRankUpdate
 from cellgap.nn._perturbation import Conditioning, PerturbationNet
+from cellgap.nn._picnn import PICNN
+from cellgap.nn._pooling import AttentionPooling, Pooling
+from cellgap.nn._time import time_features
+from cellgap.nn._velocity import Modulation, VelocityNet
 
-__all__ = ["MLP", "Conditioning", "Linear", "PerturbationNet"]
+__all__ = [
+    "ICNN",
+    "MLP",
+    "PICNN",
+    "AttentionPooling",
+    "Conditioning",
+    "ConvexActivation",
+    "FiLM",
+    "Linear",
+    "LowRankUpdate",
+    "Modulation",
+    "PerturbationNet",
+    "Pooling",
+    "Quadratic",
+    "VelocityNet",
+    "potential_gradient",
+    "time_features",
+]
