@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
@@ -14,16 +14,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import Field
 
 from cellgap.nn import PerturbationNet
-from cellgap.ot import cost_matrix
 from cellgap.settings import settings
 from cellgap.train import FitResult, Loop, fit
-from cellgap.transport._objective import Batch, Objective, objective
-from cellgap.transport._problem import Problem, draw, largest_batch
+from cellgap.transport._held_out import energy_of_folds, fold_count
+from cellgap.transport._objective import Batch, GapBatch, Objective, objective
+from cellgap.transport._problem import Problem, draw, draw_sources, largest_batch, largest_gap_batch
 
-# Folds over all conditions together, and the fewest cells a fold may have on a side.
-_FOLDS = 8
-_CELLS_A_FOLD = 5
 _Positive = Annotated[float, Field(gt=0)]
+GapSchedule = Literal["constant", "warmup", "ramp", "decay"]
+_WARMUP = 0.1
 
 
 @settings
@@ -43,9 +42,17 @@ class Optimization:
     weight_decay
         Of AdamW.
     clip
-        Largest global norm of a gradient.
+        Largest global norm of a gradient; None does not clip.
     ema
-        Decay of the exponential moving average of the weights, which is the model that predicts.
+        Decay of the exponential moving average of the weights, which is the model that predicts; 0 predicts with the
+        weights themselves.
+    gap_batch_size
+        Source cells on which the Monge gap is taken, drawn for it alone; None takes it on the batch of the fit. The gap
+        of a map that is not optimal is underestimated by small batches.
+    gap_schedule
+        How the weight of the gap moves over the steps: ``"constant"``; ``"warmup"``: from 0 to its full value over the
+        first tenth, then constant; ``"ramp"``: from 0 to its full value over all of them; ``"decay"``: from its full
+        value to 0.
     """
 
     loop: Loop = Loop()
@@ -53,8 +60,10 @@ class Optimization:
     conditions_per_step: Annotated[int, Field(ge=1)] = 1
     learning_rate: _Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    clip: _Positive = 1.0
+    clip: _Positive | None = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    gap_batch_size: Annotated[int, Field(ge=2)] | None = None
+    gap_schedule: GapSchedule = "constant"
 
 
 class MapState(eqx.Module):
@@ -94,12 +103,49 @@ def train_map(
         As in `cellgap.train.fit`.
     """
     n, padded = largest_batch(problem, optimization.batch_size)
-    loop = optimization.loop
-    schedule = optax.cosine_decay_schedule(optimization.learning_rate, loop.n_steps, alpha=0.01)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(optimization.clip), optax.adamw(schedule, weight_decay=optimization.weight_decay)
+    return fit(
+        eqx.Partial(map_step(settings, optimization, n, padded=padded), problem),
+        map_start(net, problem, optimization),
+        key=key,
+        loop=optimization.loop,
+        validate=None if valid is None else validation(valid),
+        folder=folder,
+        fingerprint=fingerprint,
+        progress=progress,
+        title=title,
     )
-    b = optimization.conditions_per_step
+
+
+def _schedule(optimization: Optimization) -> optax.Schedule:
+    return optax.cosine_decay_schedule(optimization.learning_rate, optimization.loop.n_steps, alpha=0.01)
+
+
+def _optimizer(optimization: Optimization) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.clip_by_global_norm(optimization.clip),
+        optax.adamw(_schedule(optimization), weight_decay=optimization.weight_decay),
+    )
+
+
+def map_start(net: PerturbationNet, problem: Problem, optimization: Optimization) -> MapState:
+    """Return the state that training starts from."""
+    duals = jnp.zeros((problem.n_conditions, problem.sources.index.shape[1]), problem.cells.dtype)
+    # Buffers are donated step to step, so the average needs its own.
+    weights: Any = net
+    return MapState(net, jax.tree.map(jnp.array, net), _optimizer(optimization).init(weights), duals, jnp.int32(0))
+
+
+def map_step(settings: Objective, optimization: Optimization, n: int, *, padded: bool):
+    """Return the function ``(problem, state, key) -> (state, logs)``: one update of the weights.
+
+    Parameters
+    ----------
+    settings, optimization
+        Objective and optimizer.
+    n, padded
+        Rows of a batch, and whether a condition has fewer cells; see `largest_batch`.
+    """
+    b, schedule, optimizer = optimization.conditions_per_step, _schedule(optimization), _optimizer(optimization)
 
     def terms(net: PerturbationNet, problem: Problem, k: Array, key: PRNGKeyArray, duals: Array):
         drawn = draw(problem, k, key, n, padded=padded)
@@ -109,9 +155,15 @@ def train_map(
             t, t2 = both[:n], both[n:]
         else:
             t, t2 = problem.transport(net, x, k), None
-        dual = duals.at[k, drawn.slot].get(mode="fill", fill_value=0.0)
-        out = objective(Batch(x, t, t2, y, drawn.weights, dual), settings)
-        return out.loss, (out, drawn.slot)
+        gap_x, gap_t, gap_drawn = x, t, drawn
+        if own_gap:
+            gap_drawn = draw_sources(problem, k, jr.fold_in(key, 1), n_gap, padded=gap_padded)
+            gap_x = problem.cells[gap_drawn.x]
+            gap_t = problem.transport(net, gap_x, k)
+        dual = duals.at[k, gap_drawn.slot].get(mode="fill", fill_value=0.0)
+        gap = GapBatch(gap_x, gap_t, gap_drawn.weights, dual)
+        out = objective(Batch(t, t2, y, drawn.weights, gap), settings, factor)
+        return out.loss, (out, gap_drawn.slot)
 
     gradient = eqx.filter_value_and_grad(terms, has_aux=True)
 
@@ -119,11 +171,12 @@ def train_map(
         key_k, key_cells = jr.split(key)
         # Several conditions a step are distinct ones, as long as there are enough.
         ks = jr.permutation(key_k, problem.n_conditions)[jnp.arange(b) % problem.n_conditions]
+        factor = gap_factor(optimization.gap_schedule, state.count, loop.n_steps)
 
         def one(carry, item):
             total, duals = carry
             k, key = item
-            (_, (out, slot)), grads = gradient(state.net, problem, k, key, duals)
+            (_, (out, slot)), grads = gradient(state.net, problem, k, key, duals, factor)
             # Padding has a slot beyond the table: it must not overwrite what is remembered of a cell.
             duals = duals.at[k, slot].set(out.dual, mode="drop")
             logs = {"loss": out.loss, "fit": out.fit, "gap": out.gap, "gap_error": out.gap_error}
@@ -142,23 +195,21 @@ def train_map(
         decay = jnp.minimum(optimization.ema, (1.0 + state.count) / (10.0 + state.count))
         average = jax.tree.map(lambda a, p: decay * a + (1.0 - decay) * p, state.average, net)
         logs["learning_rate"] = jnp.asarray(schedule(state.count))
+        if optimization.gap_schedule != "constant":
+            logs["gap_weight"] = settings.gap_weight * factor
         return MapState(net, average, opt_state, duals, state.count + 1), logs
 
-    duals = jnp.zeros((problem.n_conditions, problem.sources.index.shape[1]), problem.cells.dtype)
-    # Buffers are donated step to step, so the average needs its own.
-    weights: Any = net
-    start = MapState(net, jax.tree.map(jnp.array, net), optimizer.init(weights), duals, jnp.int32(0))
-    return fit(
-        eqx.Partial(step, problem),
-        start,
-        key=key,
-        loop=loop,
-        validate=None if valid is None else validation(valid),
-        folder=folder,
-        fingerprint=fingerprint,
-        progress=progress,
-        title=title,
-    )
+    return step
+
+
+def gap_factor(schedule: GapSchedule, step: Int[Array, ""], n_steps: int) -> Float[Array, ""]:
+    """Return the share of the gap's weight that counts at a step; see `Optimization.gap_schedule`."""
+    done = step / max(n_steps - 1, 1)
+    if schedule == "constant":
+        return jnp.ones(())
+    if schedule == "decay":
+        return 1.0 - done
+    return jnp.minimum(done / (_WARMUP if schedule == "warmup" else 1.0), 1.0)
 
 
 def validation(valid: Problem):
@@ -169,8 +220,7 @@ def validation(valid: Problem):
     cells of few conditions are dealt onto folds, so that the noise of a comparison between two states is known (see
     `criterion` of `cellgap.train.fit`).
     """
-    smallest = min(int(jnp.min(valid.sources.size)), int(jnp.min(valid.targets.size)))
-    n_folds = max(1, min(_FOLDS // valid.n_conditions, smallest // _CELLS_A_FOLD))
+    n_folds = fold_count(valid)
 
     def validate(valid: Problem, state: MapState):
         ks = jnp.arange(valid.n_conditions)
@@ -181,24 +231,7 @@ def validation(valid: Problem):
 
 def held_out_energy(net: PerturbationNet, valid: Problem, k: Int[Array, ""], n_folds: int) -> Float[Array, " folds"]:
     """Return the unbiased energy distance of the mapped and measured cells of condition `k`, for every fold."""
-    c = valid.source_of[k]
-    x, y = valid.cells[valid.sources.index[c]], valid.cells[valid.targets.index[k]]
-    w, v = _folds(x.shape[0], valid.sources.size[c], n_folds), _folds(y.shape[0], valid.targets.size[k], n_folds)
-    t = valid.transport(net, x, k)
-    cross = jnp.sum(w * (cost_matrix(t, y) @ v), 0) / (jnp.sum(w, 0) * jnp.sum(v, 0))
-    return 2.0 * cross - _within(t, w) - _within(y, v)
-
-
-def _folds(rows: int, size: Int[Array, ""], n_folds: int) -> Float[Array, "rows folds"]:
-    i = jnp.arange(rows)
-    return ((i[:, None] % n_folds == jnp.arange(n_folds)) & (i < size)[:, None]).astype(float)
-
-
-def _within(cells: Float[Array, "n d"], folds: Float[Array, "n folds"]) -> Float[Array, " folds"]:
-    """Return the mean distance between different cells of each fold."""
-    distances = jnp.where(jnp.eye(cells.shape[0], dtype=bool), 0.0, cost_matrix(cells, cells))
-    size = jnp.sum(folds, 0)
-    return jnp.sum(folds * (distances @ folds), 0) / jnp.maximum(size * (size - 1.0), 1.0)
+    return energy_of_folds(lambda x: valid.transport(net, x, k), valid, k, n_folds)
 
 
 def run_fingerprint(*parts: Any) -> str:
