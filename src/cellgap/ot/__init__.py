@@ -5,17 +5,21 @@ from cellgap.ot._cost import Cost, cost_matrix, paired_cost, squared_distances
 from cellgap.ot._divergence import mean_cost, sinkhorn_divergence, two_batch_divergence
 from cellgap.ot._gaussian import bures_distance2, bures_map, gaussian_entropic_cost, symmetric_root
 from cellgap.ot._monge_gap import MongeGap, exact_monge_gap, monge_gap
+from cellgap.ot._pairing import Pairs, draw_columns, draw_pairs
 from cellgap.ot._sinkhorn import SinkhornResult, entropic_cost, entropic_self_cost, sinkhorn, transport_plan
 
 __all__ = [
     "Cost",
     "MongeGap",
+    "Pairs",
     "SinkhornResult",
     "assignment",
     "assignment_cost",
     "bures_distance2",
     "bures_map",
     "cost_matrix",
+    "draw_columns",
+    "draw_pairs",
     "entropic_cost",
     "entropic_self_cost",
     "exact_monge_gap",
