@@ -2,7 +2,9 @@
 
 from cellgap.encode._block import AbstractBlock, EncodedCondition, EncodedConditions
 from cellgap.encode._context import Context
+from cellgap.encode._descriptors_2d import Descriptors2D
 from cellgap.encode._dose import Dose
+from cellgap.encode._fingerprint import Fingerprint
 from cellgap.encode._fitted import FittedEncoder
 from cellgap.encode._interface import AbstractEncoder
 from cellgap.encode._joint import Joint
@@ -13,9 +15,11 @@ __all__ = [
     "AbstractBlock",
     "AbstractEncoder",
     "Context",
+    "Descriptors2D",
     "Dose",
     "EncodedCondition",
     "EncodedConditions",
+    "Fingerprint",
     "FittedEncoder",
     "Joint",
     "OneHot",

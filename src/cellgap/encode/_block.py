@@ -1,6 +1,7 @@
 """One fitted part of an encoder, and what encoding gives."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import equinox as eqx
@@ -46,6 +47,16 @@ class AbstractBlock(eqx.Module):
     def is_dose(self) -> bool:
         """Whether the first column is the dose, by which `FittedEncoder.vector` multiplies the descriptors."""
 
+    @property
+    @abstractmethod
+    def saw_held_out(self) -> bool:
+        """Whether held-out treated cells were read, so that results on them are not predictions of unseen data."""
+
+    @property
+    @abstractmethod
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about the fit, in sentences; empty where there is nothing."""
+
     @abstractmethod
     def treatment(self, treatment: Treatment) -> Float[np.ndarray, " columns"]:
         """Return the columns of one treatment; raises ``ConditionError`` where it cannot be encoded."""
@@ -57,3 +68,7 @@ class AbstractBlock(eqx.Module):
     @abstractmethod
     def extrapolation(self, condition: Condition) -> tuple[str, ...]:
         """Return in which respects a condition lies outside of what was trained on, in words."""
+
+    @abstractmethod
+    def with_structures(self, smiles: Mapping[str, str]) -> "AbstractBlock":
+        """Return the block that also encodes new treatments by their SMILES; itself where it reads no molecules."""

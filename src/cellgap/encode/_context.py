@@ -1,7 +1,7 @@
 """The context of the cells: cell line, cell type, donor."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import numpy as np
@@ -106,6 +106,16 @@ class ContextBlock(AbstractBlock):
         """No."""
         return False
 
+    @property
+    def saw_held_out(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def treatment(self, treatment: Treatment) -> Float[np.ndarray, " columns"]:
         """Return no columns."""
         return np.zeros(0, np.float32)
@@ -129,3 +139,7 @@ class ContextBlock(AbstractBlock):
     def extrapolation(self, condition: Condition) -> tuple[str, ...]:
         """Return nothing: what was not trained on cannot be encoded at all."""
         return ()
+
+    def with_structures(self, smiles: Mapping[str, str]) -> "ContextBlock":
+        """Return the block itself: molecules do not matter here."""
+        return self

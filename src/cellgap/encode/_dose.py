@@ -1,5 +1,6 @@
 """The dose of a treatment as a number."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import equinox as eqx
@@ -102,6 +103,16 @@ class DoseBlock(AbstractBlock):
         """Yes."""
         return True
 
+    @property
+    def saw_held_out(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def treatment(self, treatment: Treatment) -> Float[np.ndarray, " columns"]:
         """Return the scaled dose, and 1 where treatments without a dose were trained on too."""
         dose = treatment.to_unit(self.unit).dose
@@ -132,6 +143,10 @@ class DoseBlock(AbstractBlock):
             elif value > self.high + slack:
                 reasons.append(f"the dose of {treatment} is above the training doses")
         return tuple(reasons)
+
+    def with_structures(self, smiles: Mapping[str, str]) -> "DoseBlock":
+        """Return the block itself: molecules do not matter here."""
+        return self
 
 
 def _scaled(dose: float, scale: str) -> float:

@@ -1,13 +1,13 @@
 """A fitted encoder: its blocks side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from cellgap.encode._block import AbstractBlock, EncodedCondition, EncodedConditions
-from cellgap.errors import ConditionError
+from cellgap.errors import ConditionError, ConfigError
 from cellgap.storage import storable
 from cellgap.study import Condition
 
@@ -43,6 +43,16 @@ class FittedEncoder(eqx.Module):
     def context_dim(self) -> int:
         """Number of columns of the context."""
         return len(self.context_columns)
+
+    @property
+    def saw_held_out(self) -> bool:
+        """Whether any part read held-out treated cells: results on them are then not predictions of unseen data."""
+        return any(block.saw_held_out for block in self.blocks)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about the fit, in sentences: columns dropped, values replaced, equal molecules."""
+        return tuple(note for block in self.blocks for note in block.notes)
 
     def encode(self, condition: Condition) -> EncodedCondition:
         """Return one condition as numbers; a control has no row of treatments.
@@ -115,6 +125,35 @@ class FittedEncoder(eqx.Module):
         """
         self.encode(condition)
         return tuple(reason for block in self.blocks for reason in block.extrapolation(condition))
+
+    def with_structures(self, smiles: Mapping[str, str]) -> "FittedEncoder":
+        """Return the encoder that also encodes new treatments, given by their SMILES; all else is unchanged.
+
+        In a fitted model, ``eqx.tree_at(lambda m: m.encoder, model, model.encoder.with_structures({"new": "CCO"}))``.
+
+        Parameters
+        ----------
+        smiles
+            SMILES of each new treatment.
+
+        Raises
+        ------
+        ConfigError
+            No part of the encoder reads molecules.
+        ConditionError
+            A treatment is known already.
+        DataError
+            A text is not the SMILES of a molecule.
+        MissingExtraError
+            RDKit is not installed.
+        """
+        blocks = tuple(block.with_structures(smiles) for block in self.blocks)
+        if all(new is old for new, old in zip(blocks, self.blocks, strict=True)):
+            raise ConfigError(
+                "This encoder does not read molecules, so that new ones cannot be added: "
+                "it needs a Fingerprint() or Descriptors2D()."
+            )
+        return FittedEncoder(blocks)
 
     def _products(self) -> list[tuple[int, list[int]]]:
         """Return each dose column with the columns of descriptors."""

@@ -1,5 +1,7 @@
 """Treatments by name only."""
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -63,6 +65,16 @@ class OneHotBlock(AbstractBlock):
         """No."""
         return False
 
+    @property
+    def saw_held_out(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def treatment(self, treatment: Treatment) -> Float[np.ndarray, " columns"]:
         """Return 1 in the column of the treatment and 0 elsewhere."""
         if treatment.name not in self.names:
@@ -80,3 +92,7 @@ class OneHotBlock(AbstractBlock):
     def extrapolation(self, condition: Condition) -> tuple[str, ...]:
         """Return nothing: what was not trained on cannot be encoded at all."""
         return ()
+
+    def with_structures(self, smiles: Mapping[str, str]) -> "OneHotBlock":
+        """Return the block itself: molecules do not matter here."""
+        return self

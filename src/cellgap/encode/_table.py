@@ -1,5 +1,6 @@
 """Treatments by numeric descriptors that the user brings: fingerprints, targets, learned vectors."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import equinox as eqx
@@ -16,7 +17,7 @@ from cellgap.errors import ConditionError, ConfigError
 from cellgap.settings import settings
 from cellgap.storage import storable
 from cellgap.study import Condition, Split, Treatment
-from cellgap.study._wording import close_to
+from cellgap.study._wording import close_to, listed
 
 _FLAT = 1e-6  # a column whose spread is this small a part of its size is constant
 
@@ -127,6 +128,18 @@ class TableBlock(AbstractBlock):
         """No."""
         return False
 
+    @property
+    def saw_held_out(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which columns were dropped."""
+        if not self.dropped:
+            return ()
+        return (f"constant over the training treatments and dropped: {listed(self.dropped)}",)
+
     def treatment(self, treatment: Treatment) -> Float[np.ndarray, " columns"]:
         """Return the row of the treatment."""
         if treatment.name not in self.names:
@@ -150,6 +163,10 @@ class TableBlock(AbstractBlock):
             where = f", and {outside} of its {len(row)} descriptors lie outside of those that were" if outside else ""
             reasons.append(f"the treatment {name} was not trained on{where}")
         return tuple(reasons)
+
+    def with_structures(self, smiles: Mapping[str, str]) -> "TableBlock":
+        """Return the block itself: molecules do not matter here."""
+        return self
 
 
 def _missing(name: str, known: tuple[str, ...]) -> ConditionError:
