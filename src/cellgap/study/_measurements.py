@@ -89,6 +89,18 @@ def blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
         yield start, block.tocsr() if sp.issparse(block) else np.asarray(block)
 
 
+def row_bytes(matrix: Any) -> np.ndarray:
+    """Return the memory of every row when it is read, in bytes, (n_obs,)."""
+    n_obs, n_vars = matrix.shape
+    if not is_sparse(matrix):
+        return np.full(n_obs, n_vars * matrix.dtype.itemsize)
+    if sp.issparse(matrix):
+        indptr, index = matrix.tocsr().indptr, matrix.indices.dtype
+    else:
+        indptr, index = matrix.group["indptr"][:], matrix.group["indices"].dtype
+    return np.diff(indptr).astype(np.int64) * (matrix.dtype.itemsize + index.itemsize)
+
+
 def _rows_a_block(matrix: Any) -> int:
     n_obs, n_vars = matrix.shape
     stored = n_obs * n_vars
