@@ -13,6 +13,7 @@ _WHERE = {
     "Condition": "study",
     "ConditionalMonge": "transport",
     "Design": "study",
+    "FlowMatching": "transport",
     "Gap": "gap",
     "Gaussian": "transport",
     "Identity": "transport",

@@ -32,7 +32,7 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
     return from_dict(_completed(section, estimators, "[model]", base))
 
 
-_ESTIMATORS = ("ConditionalMonge", "Monge", "MeanShift", "Gaussian", "Identity")
+_ESTIMATORS = ("ConditionalMonge", "Monge", "FlowMatching", "MeanShift", "Gaussian", "Identity")
 
 
 def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from cellgap.transport._affine import AffinePath, Start, condition_features, shr
 from cellgap.transport._codes import Codes, Moments
 from cellgap.transport._conditional_monge import ConditionalMonge, FittedConditionalMonge
 from cellgap.transport._familiarity import Nearness, Vocabulary
+from cellgap.transport._flow import FittedFlow, FlowMatching
 from cellgap.transport._gaussian import FittedGaussian, Gaussian
 from cellgap.transport._identity import FittedIdentity, Identity
 from cellgap.transport._map import AbstractMap, load
@@ -17,9 +18,11 @@ __all__ = [
     "Codes",
     "ConditionalMonge",
     "FittedConditionalMonge",
+    "FittedFlow",
     "FittedGaussian",
     "FittedIdentity",
     "FittedMeanShift",
+    "FlowMatching",
     "Gaussian",
     "Identity",
     "MeanShift",
