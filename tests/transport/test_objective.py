@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cellgap import ot
-from cellgap.transport._objective import Batch, Objective, Terms, objective
+from cellgap.transport._objective import Batch, GapBatch, Objective, Terms, objective
 
 SIZE, PADDED, D = 5, 8, 3
 WEIGHT, EPSILON, GAP = 0.7, 0.4, 0.5
@@ -38,7 +38,7 @@ def with_gradient(settings: Objective, given: Clouds, weights, dual) -> tuple[Te
     def loss(images):
         t, t2 = images
         second = t2 if settings.fit == "two_batch" else None
-        out = objective(Batch(given.x, t, second, given.y, weights, dual), settings)
+        out = objective(Batch(t, second, given.y, weights, GapBatch(given.x, t, weights, dual)), settings)
         return out.loss, out
 
     (_, out), gradient = eqx.filter_value_and_grad(loss, has_aux=True)((given.t, given.t2))
@@ -100,11 +100,29 @@ def test_the_remembered_dual_is_a_converged_start_and_no_weight_means_no_gap(two
     @eqx.filter_jit
     def run(dual):
         once = SETTINGS._replace(gap_max_iterations=1)
-        starts = [objective(Batch(x, t, t2, y, None, start), once) for start in (jnp.zeros(SIZE), dual)]
-        return *starts, objective(Batch(x, t, t2, y, None, dual), SETTINGS._replace(gap_weight=0.0))
+        cold, warm = (Batch(t, t2, y, None, GapBatch(x, t, None, start)) for start in (jnp.zeros(SIZE), dual))
+        return objective(cold, once), objective(warm, once), objective(warm, SETTINGS._replace(gap_weight=0.0))
 
     cold, warm, without = run(solved.dual)
     assert cold.gap_error > 1e-2 > 1e-4 > warm.gap_error
     np.testing.assert_allclose(warm.gap, solved.gap, rtol=1e-4)
     assert float(without.gap) == float(without.gap_error) == 0 and float(without.loss) == float(without.fit)
     np.testing.assert_array_equal(without.dual, solved.dual)
+
+
+def test_the_gap_may_have_a_batch_and_a_factor_of_its_own(two):
+    x, t, t2, y = clouds()
+    turned = x @ jnp.asarray([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    many, images = jnp.concatenate([x, x + 5.0]), jnp.concatenate([turned, turned + 5.0])
+
+    @eqx.filter_jit
+    def run():
+        batch = Batch(t, t2, y, None, GapBatch(many, images, None, jnp.zeros(2 * SIZE)))
+        gap = ot.monge_gap(many, images, epsilon=GAP, cost="sqeuclidean", tol=1e-5, max_iterations=500)
+        return objective(batch, SETTINGS, 0.25), gap
+
+    terms, gap = run()
+    np.testing.assert_allclose(terms.fit, two[0].fit, rtol=1e-5)
+    np.testing.assert_allclose(terms.gap, gap.value, rtol=1e-5)
+    np.testing.assert_allclose(terms.loss, terms.fit + 0.25 * WEIGHT * gap.value, rtol=1e-5)
+    assert terms.dual.shape == (2 * SIZE,)

@@ -16,7 +16,16 @@ from cellgap.nn import PerturbationNet
 from cellgap.study import Role, split
 from cellgap.transport import Codes
 from cellgap.transport._affine import fit_affine_path
-from cellgap.transport._problem import Draw, Problem, draw, largest_batch, pair_size, rows_table
+from cellgap.transport._problem import (
+    Draw,
+    Problem,
+    draw,
+    draw_sources,
+    largest_batch,
+    largest_gap_batch,
+    pair_size,
+    rows_table,
+)
 from cellgap.transport._training_data import training_problem, typical_cost, validation_conditions
 
 
@@ -102,6 +111,22 @@ def test_a_batch_is_not_larger_than_what_the_largest_population_gives():
     assert largest_batch(made([9], [0], [30]), 256) == (4, False)
     assert largest_batch(made([3], [0], [1]), 256) == (1, False)
     assert largest_batch(made([100, 100], [0, 1], [7, 20]), 256) == (20, True)
+
+
+def test_batches_of_the_gap_take_all_sources_of_small_populations():
+    problem = made([6, 40], [0, 1, 0], [9, 2, 5])
+    assert largest_gap_batch(problem, 8) == (8, True) and largest_gap_batch(problem, 512) == (40, True)
+    assert largest_gap_batch(problem, 6) == (6, False)
+    width = problem.sources.index.shape[1]
+    for k, size in enumerate([6, 8, 6]):
+        source, _ = members(problem, k)
+        batch = draw_sources(problem, jnp.int32(k), jr.key(k), 8, padded=True)
+        assert batch.weights is not None
+        np.testing.assert_allclose(batch.weights, [1 / size] * size + [0] * (8 - size), rtol=1e-6)
+        cells = set(np.asarray(batch.x[:size]).tolist())
+        assert len(cells) == size and cells <= source and (batch.slot[size:] == width).all()
+        full = draw_sources(problem, jnp.int32(k), jr.key(k), 6, padded=False)
+        assert full.weights is None and len(set(np.asarray(full.x).tolist())) == 6
 
 
 def test_every_cell_is_drawn_equally_often():

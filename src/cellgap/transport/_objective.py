@@ -38,17 +38,13 @@ class Objective(NamedTuple):
     gap_max_iterations: int = 100
 
 
-class Batch(NamedTuple):
-    """Cells of one condition: sources, their images, and measured treated cells.
+class GapBatch(NamedTuple):
+    """Cells on which the Monge gap is taken.
 
     Parameters
     ----------
     x, t
         Source cells and their images.
-    t2
-        Images of independent source cells (None for the same-batch loss).
-    y
-        Measured cells.
     weights
         Weights of the rows, 0 for padding; None when all rows are cells.
     dual
@@ -57,10 +53,32 @@ class Batch(NamedTuple):
 
     x: Float[Array, "n d"]
     t: Float[Array, "n d"]
+    weights: Float[Array, " n"] | None
+    dual: Float[Array, " n"]
+
+
+class Batch(NamedTuple):
+    """Cells of one condition: images of source cells, and measured treated cells.
+
+    Parameters
+    ----------
+    t
+        Images of source cells.
+    t2
+        Images of independent source cells (None for the same-batch loss).
+    y
+        Measured cells.
+    weights
+        Weights of the rows, 0 for padding; None when all rows are cells.
+    gap
+        The cells of the gap: those of `t`, or a batch of its own.
+    """
+
+    t: Float[Array, "n d"]
     t2: Float[Array, "n d"] | None
     y: Float[Array, "n d"]
     weights: Float[Array, " n"] | None
-    dual: Float[Array, " n"]
+    gap: GapBatch
 
 
 class Terms(NamedTuple):
@@ -73,11 +91,12 @@ class Terms(NamedTuple):
     dual: Float[Array, " n"]
 
 
-def objective(batch: Batch, settings: Objective) -> Terms:
-    """Return ``OT(t, y) - OT(t, t') / 2 + weight * gap``, differentiable in the images.
+def objective(batch: Batch, settings: Objective, gap_factor: Float[Array, ""] | float = 1.0) -> Terms:
+    """Return ``OT(t, y) - OT(t, t') / 2 + factor * weight * gap``, differentiable in the images.
 
     The self term of the measured cells has no gradient and is left out, so `fit` is a divergence up to a constant.
-    Sources: Conditional Monge Gap (arXiv 2504.08328, eq. of the training loss); two batches: Salimans et al. 2018.
+    `gap_factor` is where the schedule of the weight stands. Sources: Conditional Monge Gap (arXiv 2504.08328, eq. of
+    the training loss); two batches: Salimans et al. 2018.
     """
     w = batch.weights
     solve = {
@@ -94,15 +113,15 @@ def objective(batch: Batch, settings: Objective) -> Terms:
     fit = cross - 0.5 * own
     if settings.gap_weight == 0.0:
         zero = jnp.zeros((), fit.dtype)
-        return Terms(fit, fit, zero, zero, batch.dual)
+        return Terms(fit, fit, zero, zero, batch.gap.dual)
     gap = monge_gap(
-        batch.x,
-        batch.t,
+        batch.gap.x,
+        batch.gap.t,
         epsilon=settings.gap_epsilon,
         cost=settings.gap_cost,
-        a=w,
-        f0=batch.dual,
+        a=batch.gap.weights,
+        f0=batch.gap.dual,
         tol=settings.tol,
         max_iterations=settings.gap_max_iterations,
     )
-    return Terms(fit + settings.gap_weight * gap.value, fit, gap.value, gap.error, gap.f)
+    return Terms(fit + settings.gap_weight * gap_factor * gap.value, fit, gap.value, gap.error, gap.f)

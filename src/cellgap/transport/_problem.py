@@ -119,3 +119,31 @@ def draw(problem: Problem, k: Int[Array, ""], key: PRNGKeyArray, n: int, *, padd
         return Draw(source[slots[:n]], source[slots[n:]], y, slots[:n], None)
     weights = jnp.where(i < size, 1.0 / size, 0.0).astype(problem.cells.dtype)
     return Draw(source[slots[:n]], source[slots[size + i]], y, jnp.where(i < size, slots[:n], len(source)), weights)
+
+
+def largest_gap_batch(problem: Problem, gap_batch_size: int) -> tuple[int, bool]:
+    """Return the number of rows of a batch of the gap and whether any condition needs padding."""
+    sizes = np.asarray(problem.sources.size)[np.unique(np.asarray(problem.source_of))]
+    n = int(min(gap_batch_size, sizes.max()))
+    return n, bool((sizes < n).any())
+
+
+class SourceDraw(NamedTuple):
+    """Row numbers of source cells; see `Draw`."""
+
+    x: Int[Array, " n"]
+    slot: Int[Array, " n"]
+    weights: Float[Array, " n"] | None
+
+
+def draw_sources(problem: Problem, k: Int[Array, ""], key: PRNGKeyArray, n: int, *, padded: bool) -> SourceDraw:
+    """Return one batch of sources of condition `k`, without replacement: the Monge gap needs no treated cells."""
+    c = problem.source_of[k]
+    slots = draw_without_replacement(key, n, problem.sources.size[c])
+    source = problem.sources.index[c]
+    if not padded:
+        return SourceDraw(source[slots], slots, None)
+    size = jnp.minimum(problem.sources.size[c], n)
+    i = jnp.arange(n)
+    weights = jnp.where(i < size, 1.0 / size, 0.0).astype(problem.cells.dtype)
+    return SourceDraw(source[slots], jnp.where(i < size, slots, len(source)), weights)

@@ -103,8 +103,10 @@ def train_map(
         As in `cellgap.train.fit`.
     """
     n, padded = largest_batch(problem, optimization.batch_size)
+    size = optimization.gap_batch_size
+    gap_rows = None if size is None else largest_gap_batch(problem, size)
     return fit(
-        eqx.Partial(map_step(settings, optimization, n, padded=padded), problem),
+        eqx.Partial(map_step(settings, optimization, n, padded=padded, gap_rows=gap_rows), problem),
         map_start(net, problem, optimization),
         key=key,
         loop=optimization.loop,
@@ -121,10 +123,8 @@ def _schedule(optimization: Optimization) -> optax.Schedule:
 
 
 def _optimizer(optimization: Optimization) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.clip_by_global_norm(optimization.clip),
-        optax.adamw(_schedule(optimization), weight_decay=optimization.weight_decay),
-    )
+    clip = optax.identity() if optimization.clip is None else optax.clip_by_global_norm(optimization.clip)
+    return optax.chain(clip, optax.adamw(_schedule(optimization), weight_decay=optimization.weight_decay))
 
 
 def map_start(net: PerturbationNet, problem: Problem, optimization: Optimization) -> MapState:
@@ -135,7 +135,9 @@ def map_start(net: PerturbationNet, problem: Problem, optimization: Optimization
     return MapState(net, jax.tree.map(jnp.array, net), _optimizer(optimization).init(weights), duals, jnp.int32(0))
 
 
-def map_step(settings: Objective, optimization: Optimization, n: int, *, padded: bool):
+def map_step(
+    settings: Objective, optimization: Optimization, n: int, *, padded: bool, gap_rows: tuple[int, bool] | None = None
+):
     """Return the function ``(problem, state, key) -> (state, logs)``: one update of the weights.
 
     Parameters
@@ -144,10 +146,12 @@ def map_step(settings: Objective, optimization: Optimization, n: int, *, padded:
         Objective and optimizer.
     n, padded
         Rows of a batch, and whether a condition has fewer cells; see `largest_batch`.
+    gap_rows
+        The same of the gap's own batch, see `largest_gap_batch`; None takes the gap on the batch of the fit.
     """
     b, schedule, optimizer = optimization.conditions_per_step, _schedule(optimization), _optimizer(optimization)
 
-    def terms(net: PerturbationNet, problem: Problem, k: Array, key: PRNGKeyArray, duals: Array):
+    def terms(net: PerturbationNet, problem: Problem, k: Array, key: PRNGKeyArray, duals: Array, factor: Array):
         drawn = draw(problem, k, key, n, padded=padded)
         x, y = problem.cells[drawn.x], problem.cells[drawn.y]
         if settings.fit == "two_batch":
@@ -156,8 +160,8 @@ def map_step(settings: Objective, optimization: Optimization, n: int, *, padded:
         else:
             t, t2 = problem.transport(net, x, k), None
         gap_x, gap_t, gap_drawn = x, t, drawn
-        if own_gap:
-            gap_drawn = draw_sources(problem, k, jr.fold_in(key, 1), n_gap, padded=gap_padded)
+        if gap_rows is not None and settings.gap_weight > 0:
+            gap_drawn = draw_sources(problem, k, jr.fold_in(key, 1), gap_rows[0], padded=gap_rows[1])
             gap_x = problem.cells[gap_drawn.x]
             gap_t = problem.transport(net, gap_x, k)
         dual = duals.at[k, gap_drawn.slot].get(mode="fill", fill_value=0.0)
@@ -171,7 +175,7 @@ def map_step(settings: Objective, optimization: Optimization, n: int, *, padded:
         key_k, key_cells = jr.split(key)
         # Several conditions a step are distinct ones, as long as there are enough.
         ks = jr.permutation(key_k, problem.n_conditions)[jnp.arange(b) % problem.n_conditions]
-        factor = gap_factor(optimization.gap_schedule, state.count, loop.n_steps)
+        factor = gap_factor(optimization.gap_schedule, state.count, optimization.loop.n_steps)
 
         def one(carry, item):
             total, duals = carry
