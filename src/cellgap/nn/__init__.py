@@ -1,6 +1,8 @@
 """Neural network modules on rows: Equinox trees of arrays."""
 
+from cellgap.nn._autoencoder import Activation, AutoencoderNet, Norm, Tower, count_nll, trainable
 from cellgap.nn._icnn import ICNN, ConvexActivation, Quadratic, potential_gradient
+from cellgap.nn._likelihood import nb_log_prob
 from cellgap.nn._mlp import MLP, Linear
 from cellgap.nn._modulation import FiLM, LowRankUpdate
 from cellgap.nn._perturbation import Conditioning, PerturbationNet
@@ -13,17 +15,24 @@ __all__ = [
     "ICNN",
     "MLP",
     "PICNN",
+    "Activation",
     "AttentionPooling",
+    "AutoencoderNet",
     "Conditioning",
     "ConvexActivation",
     "FiLM",
     "Linear",
     "LowRankUpdate",
     "Modulation",
+    "Norm",
     "PerturbationNet",
     "Pooling",
     "Quadratic",
+    "Tower",
     "VelocityNet",
+    "count_nll",
+    "nb_log_prob",
     "potential_gradient",
     "time_features",
+    "trainable",
 ]
