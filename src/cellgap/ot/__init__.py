@@ -1,8 +1,10 @@
 """Optimal transport as pure functions on arrays: costs, Sinkhorn, divergences, Monge gaps, Gaussian maps."""
 
 from cellgap.ot._assignment import assignment, assignment_cost
-from cellgap.ot._cost import Cost, cost_matrix, paired_cost, squared_distances
+from cellgap.ot._cost import Cost, ElasticNet, cost_matrix, paired_cost, squared_distances
 from cellgap.ot._divergence import mean_cost, sinkhorn_divergence, two_batch_divergence
+from cellgap.ot._double import double_paired_cost
+from cellgap.ot._entropic_map import debiased_entropic_map, entropic_map, entropic_potential
 from cellgap.ot._gaussian import bures_distance2, bures_map, gaussian_entropic_cost, symmetric_root
 from cellgap.ot._monge_gap import MongeGap, exact_monge_gap, monge_gap
 from cellgap.ot._pairing import Pairs, draw_columns, draw_pairs
@@ -10,6 +12,7 @@ from cellgap.ot._sinkhorn import SinkhornResult, entropic_cost, entropic_self_co
 
 __all__ = [
     "Cost",
+    "ElasticNet",
     "MongeGap",
     "Pairs",
     "SinkhornResult",
@@ -18,9 +21,13 @@ __all__ = [
     "bures_distance2",
     "bures_map",
     "cost_matrix",
+    "debiased_entropic_map",
+    "double_paired_cost",
     "draw_columns",
     "draw_pairs",
     "entropic_cost",
+    "entropic_map",
+    "entropic_potential",
     "entropic_self_cost",
     "exact_monge_gap",
     "gaussian_entropic_cost",

@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 from cellgap.errors import DataError
 from cellgap.ot._cost import Cost, check_cost
+from cellgap.ot._double import double_cost_matrix
 
 
 def assignment(
@@ -32,7 +32,7 @@ def assignment(
         )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise DataError("exact assignment needs finite values, found NaN or infinity: look at the map that made them.")
-    c = cdist(np.asarray(x, np.float64), np.asarray(y, np.float64), cost)
+    c = double_cost_matrix(x, y, cost)
     rows, columns = linear_sum_assignment(c)
     return columns, float(c[rows, columns].mean())
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from cellgap.ot._assignment import assignment_cost
 from cellgap.ot._cost import Cost, paired_cost
+from cellgap.ot._double import double_paired_cost
 from cellgap.ot._sinkhorn import entropic_cost
 from cellgap.ot._solve import Weights
 
@@ -56,7 +57,7 @@ def monge_gap(
     epsilon
         Entropic regularization in the unit of the cost.
     cost
-        ``"euclidean"`` or ``"sqeuclidean"``.
+        See `cost_matrix`.
     a
         Weights of the cells summing to 1; None for uniform. Zero weights are padding.
     f0
@@ -89,7 +90,5 @@ def exact_monge_gap(x: Float[np.ndarray, "n d"], t: Float[np.ndarray, "n d"], *,
 
     For evaluation, n up to a few thousand. A batch underestimates the gap of a map that is not optimal.
     """
-    x, t = np.asarray(x, np.float64), np.asarray(t, np.float64)
-    squared = ((x - t) ** 2).sum(1)
-    moved = squared.mean() if cost == "sqeuclidean" else np.sqrt(squared).mean()
+    moved = double_paired_cost(x, t, cost).mean()
     return max(float(moved - assignment_cost(x, t, cost=cost)), 0.0)

@@ -8,7 +8,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from cellgap.errors import ConfigError
-from cellgap.ot._cost import Cost, cost_matrix, dot, paired_cost
+from cellgap.ot._cost import (
+    COSTS,
+    Cost,
+    check_cost,
+    check_symmetric,
+    cost_matrix,
+    dot,
+    flat_cost,
+    on_sphere,
+    pair_gradients,
+    paired_cost,
+)
 from cellgap.ot._solve import Potentials, TargetWeights, Weights, plan, solve, solve_symmetric
 
 
@@ -53,6 +64,11 @@ def _placed(x: Array, weights: Weights) -> Array:
     return jnp.where(real, x, weights @ jnp.where(real, x, 0.0))
 
 
+def _flat(x: Array, weights: Weights, cost: Cost) -> Array:
+    """Return the cells where `flat_cost` measures the cost; a gradient goes back through it."""
+    return on_sphere(_placed(x, weights), cost) if cost == "cosine" else x
+
+
 def _costs(x: Array, y: Array, cost: Cost, coupled: bool) -> Array:
     c = cost_matrix(x, y, cost)
     if coupled:
@@ -91,8 +107,11 @@ def _value_forward(x, y, a, b, epsilon, f0, problem):
     x, y = _placed(x, a), _placed(y, b)
     c = _costs(x, y, problem.cost, problem.coupled)
     solved = _run(c, a, b, epsilon, f0, problem)
-    # slope_ij times (x_i - y_j) is what pair (i, j) adds to the gradient in x_i.
     slope = plan(c, solved.f, solved.g, a, b, epsilon)
+    value = _average(solved.f, a) + _average(solved.g, b)
+    if problem.cost not in COSTS:
+        return (value, solved), (x, y, slope, None)
+    # slope_ij times (x_i - y_j) is what pair (i, j) adds to the gradient in x_i.
     # |x - y| has no gradient at 0: it is defined as 0 there.
     slope = 2.0 * slope if problem.cost == "sqeuclidean" else jnp.where(c == 0, 0.0, slope / jnp.where(c == 0, 1.0, c))
     own = None
@@ -100,13 +119,17 @@ def _value_forward(x, y, a, b, epsilon, f0, problem):
         # Pairs (i, i) may be close together: their differences are taken directly, not through matrix products.
         own = jnp.diagonal(slope)[:, None] * (x - y)
         slope = jnp.where(jnp.eye(x.shape[0], dtype=bool), 0.0, slope)
-    value = _average(solved.f, a) + _average(solved.g, b)
     return (value, solved), (x, y, slope, own)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _value_backward(problem, residuals, cotangents):
     x, y, slope, own = residuals
+    if problem.cost not in COSTS:
+        grad_x, grad_y = pair_gradients(x, y, slope, problem.cost)
+        if problem.symmetric:
+            grad_x, grad_y = 2.0 * grad_x, jnp.zeros_like(y)
+        return cotangents[0] * grad_x, cotangents[0] * grad_y, None, None, None, None
     grad_x = jnp.sum(slope, 1)[:, None] * x - dot(slope, y)
     if problem.symmetric:
         # Both sides are one cloud and the plan is symmetric: all of the gradient goes through the first argument.
@@ -138,8 +161,9 @@ def entropic_cost(
     """Return the entropic transport cost in KL form, differentiable in `x` and `y`.
 
     ``OT_kl(x, y) = min_P <P, C> + eps KL(P | a b^T)``. The gradient is that of the cost at the fixed optimal plan
-    (envelope theorem), written as two matrix products; no derivative goes through the iterations, and no array is
-    larger than ``n x m``. It is exact only at convergence: look at `error`.
+    (envelope theorem), written as two matrix products for the named costs and by blocks of pairs for others; no
+    derivative goes through the iterations, and no array is larger than ``n x m``. It is exact only at convergence: look
+    at `error`.
 
     Parameters
     ----------
@@ -148,7 +172,7 @@ def entropic_cost(
     epsilon
         Entropic regularization, in the unit of the cost (absolute).
     cost
-        ``"euclidean"`` or ``"sqeuclidean"``.
+        ``"euclidean"``, ``"sqeuclidean"``, ``"cosine"``, or a function of two points; see `cost_matrix`.
     a, b
         Weights summing to 1; None for uniform. Zero weights are padding and change nothing.
     f0
@@ -176,8 +200,10 @@ def entropic_cost(
     Source: Cuturi 2013 for the iteration, Feydy et al. 2019, section 3 for the gradient.
     """
     _check_epsilon(epsilon)
+    check_cost(cost)
     start = jnp.zeros(x.shape[0], x.dtype) if f0 is None else f0
-    problem = _Problem(cost, float(tol), int(max_iterations), anneal, False, paired)
+    x, y = _flat(x, a, cost), _flat(y, b, cost)
+    problem = _Problem(flat_cost(cost), float(tol), int(max_iterations), anneal, False, paired)
     value, solved = _value(x, y, a, b, jnp.asarray(epsilon, x.dtype), jax.lax.stop_gradient(start), problem)
     return _result(value, solved, tol)
 
@@ -193,10 +219,13 @@ def entropic_self_cost(
 ) -> SinkhornResult:
     """Return ``OT_kl(x, x)`` by the one-vector symmetric solver, differentiable in `x`.
 
-    Arguments as in `entropic_cost`.
+    Arguments as in `entropic_cost`; the cost has to be symmetric.
     """
     _check_epsilon(epsilon)
-    problem = _Problem(cost, float(tol), int(max_iterations), False, True, True)
+    check_cost(cost)
+    check_symmetric(cost, x.shape[1])
+    x = _flat(x, a, cost)
+    problem = _Problem(flat_cost(cost), float(tol), int(max_iterations), False, True, True)
     start = jnp.zeros(x.shape[0], x.dtype)
     value, solved = _value(x, x, a, a, jnp.asarray(epsilon, x.dtype), start, problem)
     return _result(value, solved, tol)
@@ -247,5 +276,7 @@ def transport_plan(
 
     Arguments as in `entropic_cost`, with the values of the solve.
     """
-    c = _costs(_placed(x, a), _placed(y, b), cost, paired)
+    check_cost(cost)
+    x, y = _flat(x, a, cost), _flat(y, b, cost)
+    c = _costs(_placed(x, a), _placed(y, b), flat_cost(cost), paired)
     return plan(c, result.f, result.g, a, b, epsilon)

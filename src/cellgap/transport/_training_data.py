@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cellgap.errors import DataError
-from cellgap.ot import Cost
+from cellgap.ot import Cost, double_paired_cost
 from cellgap.study import Condition, Role
 from cellgap.transport._affine import AffinePath, condition_features
 from cellgap.transport._codes import Codes
@@ -92,10 +92,9 @@ def typical_cost(codes: Codes, cost: Cost) -> float:
     split = codes.split
     treated = np.concatenate([codes.rows(c, Role.TRAIN) for c in split.train_conditions])
     controls = np.concatenate([codes.rows(c, Role.TRAIN) for c in {c.control for c in split.train_conditions}])
-    x = codes.z[np.sort(controls)[rng.integers(len(controls), size=_PAIRS)]].astype(np.float64)
-    y = codes.z[np.sort(treated)[rng.integers(len(treated), size=_PAIRS)]].astype(np.float64)
-    squared = ((x - y) ** 2).sum(1)
-    mean = float((squared if cost == "sqeuclidean" else np.sqrt(squared)).mean())
+    x = codes.z[np.sort(controls)[rng.integers(len(controls), size=_PAIRS)]]
+    y = codes.z[np.sort(treated)[rng.integers(len(treated), size=_PAIRS)]]
+    mean = float(double_paired_cost(x, y, cost).mean())
     if mean <= 0.0:
         raise DataError(
             "all training cells, control and treated, lie at one point of the space: look at the measurements with "
