@@ -69,8 +69,11 @@ def take(matrix: Any, rows: np.ndarray) -> Any:
         block = wanted[start:stop]
         low, high = int(block[0]), int(block[-1]) + 1
         # One slice is far quicker than many rows one by one, unless most of the slice would be thrown away.
-        dense_enough = len(block) * 16 >= high - low
-        parts.append(matrix[low:high][block - low] if dense_enough else matrix[block])
+        if len(block) == high - low:
+            parts.append(_slice(matrix, low, high))
+        else:
+            dense_enough = len(block) * 16 >= high - low
+            parts.append(_slice(matrix, low, high)[block - low] if dense_enough else matrix[block])
         start = stop
     if not parts:
         return (
@@ -85,8 +88,20 @@ def blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
     n_obs = matrix.shape[0]
     step = _rows_a_block(matrix)
     for start in range(0, n_obs, step):
-        block = matrix[start : start + step]
+        block = _slice(matrix, start, min(start + step, n_obs))
         yield start, block.tocsr() if sp.issparse(block) else np.asarray(block)
+
+
+def _slice(matrix: Any, start: int, stop: int) -> Any:
+    """Return neighboring rows, in memory or from a file."""
+    if in_memory(matrix) or not is_sparse(matrix):
+        return matrix[start:stop]
+    # From the stored arrays themselves: slicing anndata's handle costs milliseconds a call.
+    stored = matrix.group
+    indptr = stored["indptr"][start : stop + 1]
+    first, last = int(indptr[0]), int(indptr[-1])
+    values = (stored["data"][first:last], stored["indices"][first:last], indptr - first)
+    return sp.csr_matrix(values, shape=(stop - start, matrix.shape[1]))
 
 
 def row_bytes(matrix: Any) -> np.ndarray:
