@@ -4,6 +4,7 @@ from cellgap.encode._block import AbstractBlock, EncodedCondition, EncodedCondit
 from cellgap.encode._context import Context
 from cellgap.encode._descriptors_2d import Descriptors2D
 from cellgap.encode._dose import Dose
+from cellgap.encode._effect import Effect
 from cellgap.encode._fingerprint import Fingerprint
 from cellgap.encode._fitted import FittedEncoder
 from cellgap.encode._interface import AbstractEncoder
@@ -17,6 +18,7 @@ __all__ = [
     "Context",
     "Descriptors2D",
     "Dose",
+    "Effect",
     "EncodedCondition",
     "EncodedConditions",
     "Fingerprint",
