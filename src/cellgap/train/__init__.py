@@ -1,16 +1,24 @@
 """One training loop for every model: compiled, resumable, observable."""
 
+from cellgap.train._batches import Batches, Streamed
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
-from cellgap.train._fit import FitResult, Logs, Loop, Step, fit
+from cellgap.train._devices import DEVICES, initialize, mesh_of
+from cellgap.train._fit import BatchStep, FitResult, Logs, Loop, Step, fit
 from cellgap.train._sampler import draw_without_replacement
 
 __all__ = [
+    "DEVICES",
+    "BatchStep",
+    "Batches",
     "FitResult",
     "Logs",
     "Loop",
     "Step",
+    "Streamed",
     "draw_without_replacement",
     "fit",
+    "initialize",
+    "mesh_of",
     "read_checkpoint",
     "write_checkpoint",
 ]

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +17,22 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 from pydantic import Field
 
 from cellgap.errors import ConvergenceError, StorageError
 from cellgap.settings import settings
 from cellgap.storage import replace
+from cellgap.train._batches import Ahead, Batches
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
+from cellgap.train._devices import DEVICES, all_equal, any_process, is_first, mesh_of, off_mesh, on_mesh
 from cellgap.train._progress import progress_bar
 
 _State = TypeVar("_State")
 Logs = dict[str, Any]
 Step = Callable[[_State, PRNGKeyArray], tuple[_State, Logs]]
+BatchStep = Callable[[_State, PRNGKeyArray, Any], tuple[_State, Logs]]
 
 
 @settings
@@ -90,11 +94,13 @@ class _Saved(NamedTuple, Generic[_State]):
 
 
 def fit(
-    step: Step[_State],
+    step: Step[_State] | BatchStep[_State],
     state: _State,
     *,
     key: PRNGKeyArray,
     loop: Loop,
+    batches: Batches | None = None,
+    devices: int | None = None,
     validate: Callable[[_State], Logs] | None = None,
     criterion: str = "valid",
     folder: Path | None = None,
@@ -104,21 +110,29 @@ def fit(
 ) -> FitResult[_State]:
     """Return the trained state: `step` applied ``loop.n_steps`` times, in compiled chunks.
 
-    Step number ``i`` uses the key ``fold_in(key, i)``, so a run that was killed and resumed from its checkpoint gives
-    the same bits as one that was not.
+    Step number ``i`` uses the key ``fold_in(key, i)`` and the batch of its number, so a run that was killed and resumed
+    from its checkpoint gives the same bits as one that was not.
 
     Parameters
     ----------
     step
-        Pure function ``(state, key) -> (state, logs)``; draws its own batch on the device; logs are scalars. Where it
-        is a tree (``equinox.Partial`` of a function and its data), its arrays are given to the compiled program; those
-        that a function closes over would be copied into it.
+        Pure function ``(state, key) -> (state, logs)`` that draws its own batch on the device, or, where there are
+        `batches`, ``(state, key, batch) -> (state, logs)``; logs are scalars. Where it is a tree (``equinox.Partial``
+        of a function and its data), its arrays are given to the compiled program; those that a function closes over
+        would be copied into it.
     state
         A tree of arrays.
     key
         Random key of the whole run.
     loop
         Length and cadence.
+    batches
+        Batches from the host, for data that do not fit on the device; the next chunk of steps is read while one is
+        computed, and two chunks of batches are in memory at most.
+    devices
+        Number of devices; None is the default one. Everything is copied to each of them, and the cells of a batch (the
+        second axis of `batches`) are shared out, of which there must be a multiple; the compiler adds what has to be
+        sent. A step without batches shares out its own work, or repeats it on every device.
     validate
         Pure function ``state -> logs`` on fixed cells; may be a tree, as `step`.
     criterion
@@ -140,16 +154,29 @@ def fit(
         A log or a validation is no longer finite; the message names the step, and the last good checkpoint stays.
     StorageError
         The folder's checkpoint belongs to another run.
+    ConfigError
+        There are fewer devices.
     """
-    run = eqx.filter_jit(_scan(loop.chunk), donate="all-except-first")
-    check = None if validate is None else partial(eqx.filter_jit(_call), validate)
+    mesh = mesh_of(devices)
     saved, book = _Saved(state, state), _Book()
     if folder is not None and (found := read_checkpoint(folder, saved)) is not None:
         saved, header = found
         book = _Book.resume(header, fingerprint, folder)
-    state, best = saved
+    if not all_equal(book.step):
+        raise StorageError(
+            f"{folder} is not the same in all processes: the run folder must be on a shared file system."
+        )
+    step, validate, key, (state, best) = on_mesh((step, validate, key, saved), mesh)
+    run = eqx.filter_jit(_scan(loop.chunk), donate="all-except-first")
+    check = None if validate is None else partial(eqx.filter_jit(_call), validate)
     started = time.perf_counter()
-    with _deferred_interrupt() as interrupted, progress_bar(title, loop.n_steps, book.step, shown=progress) as show:
+    with ExitStack() as stack:
+        interrupted = stack.enter_context(_deferred_interrupt())
+        bar = progress_bar(title, loop.n_steps, book.step, shown=progress and is_first())
+        show = stack.enter_context(bar)
+        ahead = None
+        if batches is not None:
+            ahead = stack.enter_context(Ahead(batches, lambda chunk: _on_devices(chunk, mesh)))
         if check is not None and book.step == 0:
             # The start is a candidate: a map that training does not improve is not replaced by it.
             judged = check(state)
@@ -158,8 +185,13 @@ def fit(
         while book.step < loop.n_steps and book.stopped == "finished":
             length = min(loop.chunk, loop.n_steps - book.step)
             advance = run if length == loop.chunk else eqx.filter_jit(_scan(length), donate="all-except-first")
+            given = (step, key, on_mesh(jnp.int32(book.step), mesh))
+            if ahead is not None:
+                stop = book.step + length
+                given = (*given, ahead.take(book.step, stop, min(loop.chunk, loop.n_steps - stop)))
             # `best` may share buffers with `state`, which is donated.
-            state, logs = advance((step, key, jnp.int32(book.step)), jax.tree.map(jnp.array, state))
+            state, logs = advance(given, jax.tree.map(jnp.array, state))
+            del given  # or the batches would stay until the next chunk is there
             means = _chunk_means(logs, book.step)
             book.step += length
             row = {"step": float(book.step)} | means
@@ -174,16 +206,17 @@ def fit(
                 if loop.patience is not None and book.waited >= loop.patience:
                     book.stopped = "early"
             book.history.append(row)
-            if interrupted() and book.stopped == "finished" and book.step < loop.n_steps:
+            if any_process(interrupted()) and book.stopped == "finished" and book.step < loop.n_steps:
                 book.stopped = "interrupted"
             last = book.step == loop.n_steps or book.stopped != "finished"
-            if folder is not None and (last or _due(book.step, length, loop.checkpoint_every)):
+            if folder is not None and is_first() and (last or _due(book.step, length, loop.checkpoint_every)):
                 # The log first: where there is a checkpoint, the log reaches as far.
                 _write_log(folder, book.history)
                 write_checkpoint(folder, _Saved(state, best), book.header(fingerprint))
             show(book.step, row, time.perf_counter() - started)
     if check is None:
         best, book.best_step = state, book.step
+    state, best = off_mesh((state, best), mesh)
     return FitResult(state, best, book.best_step, book.history, book.stopped)
 
 
@@ -231,15 +264,21 @@ def _call(function: Callable[[_State], Logs], state: _State) -> Logs:
 
 
 def _scan(length: int) -> Callable[..., tuple[Any, Logs]]:
-    def chunk(given: tuple[Step[_State], PRNGKeyArray, jax.Array], state: _State) -> tuple[_State, Logs]:
-        step, key, start = given
+    def chunk(given: tuple[Any, ...], state: _State) -> tuple[_State, Logs]:
+        step, key, start, *batches = given
 
-        def one(state, i):
-            return step(state, jr.fold_in(key, i))
+        def one(state, now):
+            i, *batch = now
+            return step(state, jr.fold_in(key, i), *batch)
 
-        return jax.lax.scan(one, state, start + jnp.arange(length))
+        return jax.lax.scan(one, state, (start + jnp.arange(length), *batches))
 
     return chunk
+
+
+def _on_devices(chunk: Any, mesh: Mesh | None) -> Any:
+    """Return a chunk of batches on the devices, its cells shared out among them."""
+    return jax.device_put(chunk) if mesh is None else on_mesh(chunk, mesh, None, DEVICES)
 
 
 def _due(step: int, length: int, every: int) -> bool:
