@@ -74,7 +74,7 @@ class Monge:
         condition = self._chosen(codes.split)
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "condition"}
         estimator = ConditionalMonge(**shared, conditioning="concat", embedding=1)
-        one = dataclasses.replace(codes, split=_only(codes.split, condition))
+        one = dataclasses.replace(codes, split=only(codes.split, condition))
         fitted = estimator.fit_codes(one, key=key, folder=folder, progress=progress)
         return dataclasses.replace(fitted, name="Monge", only=treatments_of(condition))
 
@@ -92,7 +92,7 @@ class Monge:
         return condition
 
 
-def _only(split: Split, condition: Condition) -> Split:
+def only(split: Split, condition: Condition) -> Split:
     """Return a split that trains and validates on one treated condition."""
     roles = split.roles.copy()
     for other in (*split.train_conditions, *split.valid_conditions):
