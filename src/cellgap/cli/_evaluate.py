@@ -1,7 +1,7 @@
 """``cellgap evaluate``: a run's scores on what it never saw, beside the baselines and a repeat of the experiment."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,6 +15,8 @@ def evaluate(
     *,
     n_cells: int = 1000,
     n_draws: int = 5,
+    suite: Literal["vcc2026"] | None = None,
+    target_genes: Annotated[bool, Parameter(negative="")] = False,
     data: Path | None = None,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -23,20 +25,34 @@ def evaluate(
     Parameters
     ----------
     run
-        Folder of a finished run; table.csv, summary.csv and comparisons.csv are written there.
+        Folder of a finished run; table.csv, summary.csv and comparisons.csv are written there (suite.csv by a suite).
     n_cells
         Most cells of each population in a draw.
     n_draws
-        Draws of cells.
+        Draws of cells; of a suite, the halvings that its replicate is averaged over.
+    suite
+        Score the field's benchmark suite on raw counts instead; needs the extra "eval".
+    target_genes
+        Of a suite: treatments are named after the genes that they hit, which are left out of their scores.
     data
         Where the run's data are now, if they were moved.
     quiet
         Show no progress.
     """
+    opened = Run.open(run, data)
+    if suite is not None:
+        from cellgap.cli._scores import score_suite
+
+        found = score_suite(opened, n_cells=n_cells, n_draws=n_draws, target_genes=target_genes, progress=not quiet)
+        show(found, f"scores: {run}/suite.csv")
+        return 0
+    if target_genes:
+        from cellgap.errors import ConfigError
+
+        raise ConfigError("--target-genes belongs to --suite vcc2026: add it, or leave --target-genes out.")
     from cellgap.cli._scores import score
 
-    opened = Run.open(run, data)
-    found = score(opened, n_cells=n_cells, n_draws=n_draws, progress=not quiet)
-    show(found)
+    scores = score(opened, n_cells=n_cells, n_draws=n_draws, progress=not quiet)
+    show(scores)
     show(f"scores: {run}/table.csv, summary.csv, comparisons.csv", f"next:   cellgap report {run}")
     return 0

@@ -9,7 +9,7 @@ from cellgap.storage import replace
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cellgap.evaluate import Evaluation
+    from cellgap.evaluate import Evaluation, SuiteResult
 
 FRAMES = ("table", "summary", "comparisons")
 ABOUT = "evaluation.json"
@@ -46,6 +46,23 @@ def score(run: Run, *, n_cells: int, n_draws: int, progress: bool) -> "Evaluatio
         replace(run.folder / f"{name}.csv", lambda handle, text=text: handle.write(text.encode()))
     about = {"model": run.model_digest, "settings": dict(found.settings), "unscored": dict(found.unscored)}
     replace(run.folder / ABOUT, lambda handle: handle.write(json.dumps(about, indent=1).encode()))
+    return found
+
+
+def score_suite(run: Run, *, n_cells: int, n_draws: int, target_genes: bool, progress: bool) -> "SuiteResult":
+    """Return a run's members of the suite vcc2026 after writing ``suite.csv`` into the run's folder."""
+    from cellgap.evaluate import vcc2026
+
+    found = vcc2026(
+        run.fitted,
+        run.split,
+        max_cells=n_cells,
+        n_replicates=n_draws,
+        target_genes=target_genes,
+        progress=progress,
+    )
+    text = found.table.to_csv(index=False)
+    replace(run.folder / "suite.csv", lambda handle: handle.write(text.encode()))
     return found
 
 

@@ -1,0 +1,263 @@
+"""The field's scorer: the package cell-eval2 and its six-member preset ``vcc2026``, called as it is."""
+
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+from anndata import AnnData
+
+from cellgap.errors import DataError, MissingExtraError
+from cellgap.evaluate._count_panels import CONTROL, LABEL
+
+
+class Member(NamedTuple):
+    """One member of the suite.
+
+    Parameters
+    ----------
+    name
+        As in cell-eval2.
+    short
+        Heading of a column.
+    better
+        Which way is better.
+    least
+        Fewest perturbations for which it says anything.
+    meaning
+        One sentence.
+    """
+
+    name: str
+    short: str
+    better: Literal["higher", "lower"]
+    least: int
+    meaning: str
+
+
+MEMBERS = (
+    Member(
+        *("pds_cosine", "PDS", "higher", 2),
+        "rank of the own measured effect among all, by cosine distance to the predicted one; 0.5 is chance",
+    ),
+    Member(
+        *("expr_mse_unbiased_capped_norm", "error", "lower", 1),
+        "squared error of mean expression over the squared effect, sampling noise subtracted; 1 is no effect predicted",
+    ),
+    Member(
+        *("de_wilcoxon_direction_fidelity_yield_raw", "fidelity", "higher", 1),
+        "genes called changed with the right sign, over the larger of those called and those that are changed",
+    ),
+    Member(
+        *("de_wilcoxon_direction_reach_raw", "reach", "higher", 1),
+        "how far down the ranking of the changed genes nine in ten signs are right",
+    ),
+    Member(
+        *("de_wilcoxon_sig_jaccard", "overlap", "higher", 1),
+        "genes called changed in both, over those called in either",
+    ),
+    Member(
+        *("de_wilcoxon_lfc_nmae", "fold error", "lower", 1),
+        "error of the log fold changes of the changed genes over their size; 1 is no change predicted",
+    ),
+)
+"""The six scored members of ``vcc2026``, in the order of the package."""
+
+NAMES = tuple(member.name for member in MEMBERS)
+
+# The test that every installation has; the others of the package give other p-values.
+_BACKEND = "scanpy"
+_Undefined = float("nan")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the scorer says about one prediction of one panel.
+
+    Parameters
+    ----------
+    values
+        Value of every member; NaN where the scorer has none.
+    used
+        Perturbations that it was averaged over.
+    """
+
+    values: Mapping[str, float]
+    used: Mapping[str, int]
+
+
+class Scorer:
+    """The preset ``vcc2026`` against one measured panel; the measured side is worked out once and kept until closed.
+
+    Parameters
+    ----------
+    measured
+        Counts with labels in ``obs["perturbation"]``, and controls.
+    target_genes
+        Gene that each perturbation hits, by label, which is then left out of its scores; None for none of them.
+    """
+
+    def __init__(self, measured: AnnData, target_genes: Mapping[str, str] | None = None) -> None:
+        from cell_eval2 import EvalConfig
+
+        preset = EvalConfig.from_preset("vcc2026")
+        genes: dict[str, str | None] = {"*": None, **(target_genes or {})}
+        self.config = replace(
+            preset,
+            pert_col=LABEL,
+            control=CONTROL,
+            target_gene_map=genes,
+            device="cpu",
+            de=replace(preset.de, backend=_BACKEND),
+        )
+        self.measured = measured
+        self.n_perturbations = len(set(measured.obs[LABEL].astype(str)) - {CONTROL})
+        self._kept = tempfile.TemporaryDirectory(prefix="cellgap-suite-")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kept.cleanup()
+
+    def score(self, predicted: AnnData) -> Scores:
+        """Return the members of a prediction.
+
+        Raises
+        ------
+        DataError
+            The scorer refuses the counts.
+        """
+        from cell_eval2 import aggregate_metrics, compute_metrics
+
+        with _called():
+            table = compute_metrics(predicted, self.measured, config=replace(self.config, cache_real=self._kept.name))
+            means = aggregate_metrics(table)
+        finite = table.filter(table["value"].is_not_null() & table["value"].is_not_nan())
+        # The error is a ratio of sums over all perturbations, and has no row for each of them.
+        used = {str(name): len(part) for (name,), part in finite.group_by("metric")}
+        used["expr_mse_unbiased_capped_norm"] = used.get("expr_distance_unbiased", 0)
+        values = dict(zip(means["metric"].to_list(), means["mean"].to_list(), strict=True))
+        return Scores(*_defined(values, used, self.n_perturbations))
+
+    def replicate(self, *, n_splits: int, seed: int) -> dict[str, float]:
+        """Return the members of a repeat of the experiment: one half of the measured cells against the other.
+
+        The package's own anchor, averaged over splits. Each half has half of the treated and half of the control
+        cells, so this repeat is noisier than the measurement. NaN where the package has no anchor for a member, such as
+        where half of the cells call no gene changed.
+        """
+        found = self._anchor(NAMES, n_splits, seed)
+        if found is None:
+            found = {}
+            for name in NAMES:
+                found |= self._anchor((name,), n_splits, seed) or {}
+        return _defined(found, dict.fromkeys(NAMES, self.n_perturbations), self.n_perturbations)[0]
+
+    def _anchor(self, names: tuple[str, ...], n_splits: int, seed: int) -> dict[str, float] | None:
+        from cell_eval2.anchor import compute_replicate_anchor
+
+        config = self.config if names == NAMES else replace(self.config, metrics=list(names))
+        try:
+            with _called(refused=False):
+                _, anchor = compute_replicate_anchor(self.measured, config=config, base_seed=seed, n_splits=n_splits)
+        except ValueError:
+            return None
+        return dict(zip(anchor["metric"].to_list(), anchor["replicate"].to_list(), strict=True))
+
+    def generic(self, *, seed: int) -> dict[str, float]:
+        """Return the members of the package's own baseline: the mean of all *measured* responses, for everyone.
+
+        It has seen the held-out cells, which no prediction has; of a single perturbation it would be the answer, and is
+        NaN.
+        """
+        from cell_eval2 import build_generic_baseline
+
+        if self.n_perturbations < 2:
+            return dict.fromkeys(NAMES, _Undefined)
+        excluded = any(gene is not None for gene in (self.config.target_gene_map or {}).values())
+        with _called():
+            built = build_generic_baseline(
+                self.measured, config=self.config, exclude_target_gene=excluded, seed=seed, allow_degenerate=True
+            )
+        row = built.agg.filter(built.agg["statistic"] == "mean").to_dicts()[0]
+        return _defined(row, dict.fromkeys(NAMES, self.n_perturbations), self.n_perturbations)[0]
+
+
+def competition_score(name: str, value: float, generic: float, replicate: float) -> float:
+    """Return the package's own scaled score of a member: 0 its generic baseline, 1 its replicate, with its limits.
+
+    NaN where the replicate is not better than the baseline, so that there is no scale.
+
+    Parameters
+    ----------
+    name
+        Of the member.
+    value, generic, replicate
+        Of the prediction and of the two ends of the scale.
+    """
+    from cell_eval2.catalog import CATALOG
+    from cell_eval2.scoring import is_degenerate, score_one
+
+    if not all(map(math.isfinite, (value, generic, replicate))):
+        return _Undefined
+    policy = replace(CATALOG[name].scoring, anchor=replicate, allow_negative_baseline=False)
+    return _Undefined if is_degenerate(generic, policy) else float(score_one(value, generic, policy))
+
+
+def scorer_needed() -> None:
+    """Raise where the scorer is not installed.
+
+    Raises
+    ------
+    MissingExtraError
+        cell-eval2 is not installed.
+    """
+    try:
+        import cell_eval2  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(
+            'The suite vcc2026 is the package cell-eval2, which is not installed: run `pip install "cellgap[eval]"`.'
+        ) from None
+
+
+@contextmanager
+def _called(*, refused: bool = True) -> Iterator[None]:
+    """Let the package work without its remarks; what it refuses is a ``DataError`` in one sentence.
+
+    Its remarks are about genes without counts (scanpy divides by their spread), about tables with one column a
+    perturbation, and about perturbations with few changed genes, which the table says.
+    """
+    logger = logging.getLogger("cell_eval2")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"scanpy\.tools\._rank_genes_groups")
+            yield
+    except ValueError as error:
+        if not refused:
+            raise
+        raise DataError(f"cell-eval2 refuses these counts: {str(error).split('. ')[0]}.") from error
+    finally:
+        logger.setLevel(level)
+
+
+def _defined(
+    values: Mapping[str, Any], used: Mapping[str, int], n_perturbations: int
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Return value and number of perturbations of every member; NaN and 0 where it says nothing."""
+    found, counted = {}, {}
+    for member in MEMBERS:
+        value = values.get(member.name)
+        known = value is not None and math.isfinite(value) and n_perturbations >= member.least
+        found[member.name] = float(value) if known and value is not None else _Undefined
+        counted[member.name] = used.get(member.name, 0) if known else 0
+    return found, counted
