@@ -63,8 +63,10 @@ def populations_of(
     controls
         The cells whose mean is subtracted in each context; None subtracts nothing.
     """
+    if not rows:
+        return {}
     everything = {**rows, **(controls or {})}
-    index = np.concatenate([np.zeros(0, int), *everything.values()])
+    index = np.concatenate(list(everything.values()))
     codes = space.encode(split.study.adata, index).astype(np.float64)
     cuts = np.cumsum([len(part) for part in everything.values()])[:-1]
     cells = dict(zip(everything, np.split(codes, cuts), strict=True))

@@ -1,5 +1,6 @@
 """Squared distances between treated populations, corrected for the number of cells they were measured with."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float
 
 from cellgap.ot import Cost, entropic_cost
 
@@ -18,6 +19,7 @@ Between = Callable[[Sequence[np.ndarray], Sequence[np.ndarray] | None], np.ndarr
 
 _PROJECTIONS = 128
 _QUANTILES = 64
+_CHUNK = 32  # Sinkhorn problems of one call
 
 
 def squared_distances(
@@ -158,23 +160,29 @@ class SinkhornDistances:
     def _costs(
         self, batches: np.ndarray, i: np.ndarray, j: np.ndarray, cost: Cost, which: tuple[int, int]
     ) -> np.ndarray:
-        x = jnp.asarray(batches, jnp.float32)
+        values = np.zeros(len(i))
+        for start in range(0, len(i), _CHUNK):
+            # The last chunk is filled up with repeats, so that all chunks are one compiled program.
+            rows = np.resize(np.arange(start, min(start + _CHUNK, len(i))), _CHUNK)
+            x, y = (jnp.asarray(batches[k[rows], w], jnp.float32) for k, w in zip((i, j), which, strict=True))
+            found, converged = _solve(x, y, self.epsilon, cost)
+            n = min(_CHUNK, len(i) - start)
+            values[start : start + n] = np.asarray(found)[:n]
+            self.unconverged += int((~np.asarray(converged)[:n]).sum())
+        return values
 
-        @jax.jit
-        def solve(pair):
-            solved = entropic_cost(
-                x[pair[0], which[0]],
-                x[pair[1], which[1]],
-                epsilon=self.epsilon,
-                cost=cost,
-            )
-            return solved.value, solved.converged
 
-        if not len(i):
-            return np.zeros(0)
-        values, converged = jax.lax.map(solve, (jnp.asarray(i), jnp.asarray(j)))
-        self.unconverged += int((~np.asarray(converged)).sum())
-        return np.asarray(values, np.float64)
+@functools.partial(jax.jit, static_argnames="cost")
+def _solve(
+    x: Float[Array, "pairs n d"], y: Float[Array, "pairs n d"], epsilon: float, cost: Cost
+) -> tuple[Float[Array, " pairs"], Bool[Array, " pairs"]]:
+    """Return the entropic cost of every pair of batches, one after the other, and whether it converged."""
+
+    def one(pair):
+        solved = entropic_cost(*pair, epsilon=epsilon, cost=cost)
+        return solved.value, solved.converged
+
+    return jax.lax.map(one, (x, y))
 
 
 class _Gaussians(NamedTuple):
