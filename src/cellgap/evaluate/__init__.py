@@ -10,25 +10,38 @@ from typing import Any
 
 from cellgap.evaluate import metrics
 from cellgap.evaluate._bootstrap import PairedDifference, paired_bootstrap
+from cellgap.evaluate._cluster import local_workers
+from cellgap.evaluate._count_panels import CountPanel, count_panels, export_counts
 from cellgap.evaluate._evaluate import evaluate
 from cellgap.evaluate._evaluation import Comparison, Evaluation
 from cellgap.evaluate._populations import Population, Populations
 from cellgap.evaluate._predictors import Predictor, standard_baselines
+from cellgap.evaluate._published import PUBLISHED_METRICS, published_metrics, published_protocol
 from cellgap.evaluate._scale import merit, scale
+from cellgap.evaluate._suite import SuiteResult, vcc2026
 
 __all__ = [
+    "PUBLISHED_METRICS",
     "Comparison",
+    "CountPanel",
     "Evaluation",
     "PairedDifference",
     "Population",
     "Populations",
     "Predictor",
+    "SuiteResult",
+    "count_panels",
     "evaluate",
+    "export_counts",
+    "local_workers",
     "merit",
     "metrics",
     "paired_bootstrap",
+    "published_metrics",
+    "published_protocol",
     "scale",
     "standard_baselines",
+    "vcc2026",
 ]
 
 

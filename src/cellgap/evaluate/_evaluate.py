@@ -1,8 +1,9 @@
 """Scoring fitted models, the baselines and the replicate on the held-out conditions of a split."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,18 @@ from threadpoolctl import threadpool_limits
 from cellgap.errors import ConfigError
 from cellgap.evaluate import _predictors as who
 from cellgap.evaluate._catalog import CAPTURED, DEFAULT_METRICS, METRICS, metric
+from cellgap.evaluate._cluster import scored_by_workers
 from cellgap.evaluate._evaluation import Evaluation
 from cellgap.evaluate._plan import Plan, make_plans
 from cellgap.evaluate._populations import Populations
 from cellgap.evaluate._predictors import Predictor
-from cellgap.evaluate._run import Row, Run, SpaceName, Truth
+from cellgap.evaluate._run import Row, Run, Scored, SpaceName, Truth, discriminated
 from cellgap.evaluate._table import COLUMNS, with_scale
 from cellgap.study import Role, Split
 from cellgap.transport import AbstractMap, Codes
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _MOST_WORKERS = 8
 _SPACES: tuple[SpaceName, ...] = ("latent", "genes")
@@ -36,6 +41,7 @@ def evaluate(
     truth: Truth | None = None,
     baselines: Mapping[str, Predictor] | None = None,
     progress: bool = True,
+    client: "Client | None" = None,
 ) -> Evaluation:
     """Return the scores of fitted models on the held-out conditions of a split, beside the baselines.
 
@@ -71,6 +77,9 @@ def evaluate(
         Replaces the standard baselines, by name; the one called ``"mean effect"`` is 0 on the scale.
     progress
         Whether to show a progress bar on the standard error.
+    client
+        A Dask client, whose workers then score the conditions; the table is the same. See `local_workers`. A study
+        that is read with ``backed=True`` is sent as a path, which the workers must be able to read.
 
     Returns
     -------
@@ -105,21 +114,20 @@ def evaluate(
         raise ConfigError(f"a baseline cannot be called {min(clash)!r}, which evaluate adds itself: rename it.")
     models = {f"{name} (fitted)" if name in {*baselines, *reserved} else name: m for name, m in models.items()}
     run = Run(split, {**models, **baselines}, z, spaces, metrics, truth, largest=max(plan.n for plan in plans))
-    # One thread a predictor: the products of a tile are too small to be shared by the threads of the linear algebra.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_workers()) as pool:
-        for plan in _shown(plans, progress):
-            run.score(plan, pool)
-    run.finish()
+    scored = list(_shown(plans, _scored(run, plans, client), progress))
+    rows = [row for found in scored for row in found.rows]
+    if "discrimination" in metrics:
+        rows += discriminated(scored)
     kinds = {name: "model" for name in models} | {name: "baseline" for name in (*baselines, who.RANDOM_PAIRING)}
     kinds |= {name: "anchor" for name in who.ANCHORS}
-    present = {row[0] for row in run.rows}
+    present = {row[0] for row in rows}
     kinds = {name: kind for name, kind in kinds.items() if name in present}
     shown = {name: p for name, p in run.maps.items() if name in models or name == who.MEAN_EFFECT}
     conditions = tuple(plan.condition for plan in plans)
-    table = _sorted_table(run.rows, list(kinds), [str(c) for c in conditions])
+    table = _sorted_table(rows, list(kinds), [str(c) for c in conditions])
     return Evaluation(
         table=with_scale(table, who.MEAN_EFFECT, who.REPLICATE),
-        conditions=pd.DataFrame(run.rulers),
+        conditions=pd.DataFrame([record for found in scored for record in found.rulers]),
         kinds=kinds,
         unscored=unscored,
         settings={
@@ -199,14 +207,21 @@ def _sorted_table(rows: Sequence[Row], predictors: list[str], conditions: list[s
     return pd.DataFrame(ordered, columns=pd.Index([name for name in COLUMNS if name != "scaled"]))
 
 
-def _workers() -> int:
-    return min(_MOST_WORKERS, os.cpu_count() or 1)
+def _scored(run: Run, plans: Sequence[Plan], client: "Client | None") -> Iterator[Scored]:
+    """Yield what was found on every condition, in the order of the plans."""
+    if client is not None:
+        yield from scored_by_workers(client, run, plans)
+        return
+    # One thread a predictor: the products of a tile are too small to be shared by the threads of the linear algebra.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
+        for plan in plans:
+            yield run.score(plan, pool)
 
 
-def _shown(plans: Sequence[Plan], progress: bool) -> Iterable[Plan]:
+def _shown(plans: Sequence[Plan], scored: Iterator[Scored], progress: bool) -> Iterable[Scored]:
     if not progress:
-        return plans
+        return scored
     from rich.console import Console
     from rich.progress import track
 
-    return track(plans, "evaluate", console=Console(stderr=True), transient=True)
+    return track(scored, "evaluate", total=len(plans), console=Console(stderr=True), transient=True)

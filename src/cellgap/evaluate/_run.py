@@ -1,8 +1,9 @@
-"""The engine of an evaluation: scores every predictor on one condition after the other."""
+"""The engine of an evaluation: scores every predictor on one condition, and combines what was found on all."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -34,8 +35,33 @@ Row = tuple[str, str, str, str, float, int, int, int, str]
 Targets = dict[tuple[SpaceName, int], Target]
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What was found on one condition.
+
+    Parameters
+    ----------
+    plan
+        Its draws.
+    rows
+        Rows of the table.
+    rulers
+        A record of each space; see ``Evaluation.conditions``.
+    measured
+        Mean measured effect by space and draw, (features,).
+    predicted
+        Mean predicted effect by predictor, space and draw, (features,).
+    """
+
+    plan: Plan
+    rows: list[Row] = field(default_factory=list)
+    rulers: list[dict[str, Any]] = field(default_factory=list)
+    measured: dict[tuple[SpaceName, int], np.ndarray] = field(default_factory=dict)
+    predicted: dict[tuple[str, SpaceName, int], np.ndarray] = field(default_factory=dict)
+
+
 class Run:
-    """What is fixed during an evaluation, and the rows found so far.
+    """What is fixed during an evaluation: all that is needed to score a condition, here or in another process.
 
     Parameters
     ----------
@@ -51,13 +77,6 @@ class Run:
         True images of control cells, if known; see `evaluate`.
     largest
         Cells of the largest population that will be scored.
-
-    Attributes
-    ----------
-    rows
-        Rows of the table.
-    rulers
-        A record of each condition and space; see ``Evaluation.conditions``.
     """
 
     def __init__(
@@ -75,75 +94,59 @@ class Run:
         self.split, self.maps, self.z = split, maps, z
         self.spaces, self.metrics, self.truth = spaces, metrics, truth
         self.space = next(iter(maps.values())).space
-        self.rows: list[Row] = []
-        self.rulers: list[dict[str, Any]] = []
-        self._effects: dict[tuple[str, SpaceName, int], dict[Condition, np.ndarray]] = {}
-        self._measured: dict[tuple[SpaceName, int], dict[Condition, np.ndarray]] = {}
-        self._plans: dict[Condition, Plan] = {}
         self._pools: dict[tuple[int, Condition], np.ndarray] = {}
 
-    def score(self, plan: Plan, pool: Executor) -> None:
-        """Score every predictor on one condition, several at a time."""
-        self._plans[plan.condition] = plan
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process: pools are remembered by identity, which is another one there."""
+        return self.__dict__ | {"_pools": {}}
+
+    def score(self, plan: Plan, pool: Executor) -> Scored:
+        """Return the scores of every predictor on one condition, computed several at a time.
+
+        They depend on the run and the plan only, not on what was scored before.
+        """
+        found = Scored(plan)
         drawn = {who.REPLICATE: plan.replicate, who.CONTROL: plan.control}
         try:
             pairing = [who.random_pairing(self.split, plan.condition, plan.n, seed) for seed in plan.seeds]
         except ConditionError as error:
-            self._leave_out(self.rows, who.RANDOM_PAIRING, plan, str(error))
+            self._leave_out(found.rows, who.RANDOM_PAIRING, plan, str(error))
         else:
             drawn[who.RANDOM_PAIRING] = np.asarray(pairing)
         # Files are read here, by one thread; the tasks only compute.
         reference = self.split.rows(plan.condition.control, Role.REFERENCE)
         cells: _Views = {space: _Cells(self, space, plan.measured, reference, *drawn.values()) for space in self.spaces}
-        targets = self._targets(plan, cells)
+        targets = self._targets(found, cells)
         # The controls come first and alone: what all predictors share is then computed once.
-        self.rows += self._score_cells(who.CONTROL, plan, targets, cells, drawn.pop(who.CONTROL))
+        found.rows.extend(self._score_cells(who.CONTROL, found, targets, cells, drawn.pop(who.CONTROL)))
         tasks: list[Callable[[], list[Row]]] = []
         for name, predictor in self.maps.items():
             source = self._pool(predictor.space, plan)
-            tasks.append(functools.partial(self._score_map, name, predictor, source, plan, targets))
+            tasks.append(functools.partial(self._score_map, name, predictor, source, found, targets))
         for name, rows in drawn.items():
-            tasks.append(functools.partial(self._score_cells, name, plan, targets, cells, rows))
+            tasks.append(functools.partial(self._score_cells, name, found, targets, cells, rows))
         if "genes" in self.spaces:
-            tasks.append(functools.partial(self._score_decoded, plan, targets))
+            tasks.append(functools.partial(self._score_decoded, found, targets))
         for rows in pool.map(lambda task: task(), tasks):
-            self.rows += rows
+            found.rows.extend(rows)
+        return found
 
-    def finish(self) -> None:
-        """Record how the measured effects of all conditions of a context rank by nearness to each prediction."""
-        if "discrimination" not in self.metrics:
-            return
-        for (name, space, draw), predicted in self._effects.items():
-            measured = self._measured[space, draw]
-            for control in dict.fromkeys(c.control for c in predicted):
-                candidates = [c for c in measured if c.control == control]
-                own = [c for c in candidates if c in predicted]
-                values = discrimination(
-                    np.stack([predicted[c] for c in own]),
-                    np.stack([measured[c] for c in candidates]),
-                    own=[candidates.index(c) for c in own],
-                )
-                note = "the only test condition of its context" if len(candidates) < 2 else ""
-                for condition, value in zip(own, values, strict=True):
-                    row = _row(name, self._plans[condition], draw, space, "discrimination", value, note)
-                    self.rows.append(row)
-
-    def _targets(self, plan: Plan, cells: "_Views") -> Targets:
+    def _targets(self, found: Scored, cells: "_Views") -> Targets:
         """Return the measured side of every space and draw."""
-        targets: Targets = {}
+        plan, targets = found.plan, {}
         reference = self.split.rows(plan.condition.control, Role.REFERENCE)
         for space, here in cells.items():
             ruler = Ruler(here.of(np.unique(plan.measured)), here.of(np.unique(plan.control)))
             record: dict[str, Any] = {"condition": str(plan.condition), "space": space, "n": plan.n}
             record |= {"n_test": plan.n_test, "n_source": plan.n_source, "n_reference": plan.n_reference}
             record |= {"bandwidth": ruler.bandwidth, "mean_cost": ruler.mean_cost, "epsilon": ruler.epsilon}
-            self.rulers.append(record)
+            found.rulers.append(record)
             center = here.of(reference).mean(0, dtype=np.float64)
             for draw in range(len(plan.seeds)):
                 measured, control = here.of(plan.measured[draw]), here.of(plan.control[draw])
                 target = Target(measured, control, center, ruler, self._wanted(space, draw))
                 targets[space, draw] = target
-                self._measured.setdefault((space, draw), {})[plan.condition] = target.effect(target.q)
+                found.measured[space, draw] = target.effect(target.q)
         return targets
 
     def _wanted(self, space: SpaceName, draw: int = 0) -> list[str]:
@@ -153,10 +156,10 @@ class Run:
         return [name for name in here if draw < COSTLY_DRAWS or METRICS[name].needs not in costly]
 
     def _score_map(
-        self, name: str, predictor: Predictor, source: np.ndarray, plan: Plan, targets: Targets
+        self, name: str, predictor: Predictor, source: np.ndarray, found: Scored, targets: Targets
     ) -> list[Row]:
         """Return the scores of what a map makes of the source pool."""
-        rows: list[Row] = []
+        plan, rows = found.plan, []
         try:
             moved = np.asarray(predictor.transport(source, plan.condition))
         except ConditionError as error:
@@ -167,32 +170,32 @@ class Run:
             predicted["genes"] = decoded(predictor.space, moved)
         for draw, chosen in enumerate(plan.source):
             for space in self.spaces:
-                rows += self._score(name, plan, draw, space, targets, predicted[space][chosen])
+                rows += self._score(name, found, draw, space, targets, predicted[space][chosen])
             if self.truth is not None and np.isfinite(predicted["genes"][chosen]).all():
                 value = l2_uvp(predicted["genes"][chosen], self._true(plan.condition, plan.pool[chosen]))
                 rows.append(_row(name, plan, draw, "genes", "l2_uvp", value))
         return rows
 
-    def _score_cells(self, name: str, plan: Plan, targets: Targets, cells: "_Views", drawn: np.ndarray) -> list[Row]:
+    def _score_cells(self, name: str, found: Scored, targets: Targets, cells: "_Views", drawn: np.ndarray) -> list[Row]:
         """Return the scores of measured cells, given by row for every draw, as a prediction."""
         rows: list[Row] = []
         for space in self.spaces:
             for draw, chosen in enumerate(drawn):
-                rows += self._score(name, plan, draw, space, targets, cells[space].of(chosen))
+                rows += self._score(name, found, draw, space, targets, cells[space].of(chosen))
         return rows
 
-    def _score_decoded(self, plan: Plan, targets: Targets) -> list[Row]:
+    def _score_decoded(self, found: Scored, targets: Targets) -> list[Row]:
         """Return the scores, in gene space, of the replicate after encoding and decoding."""
         rows: list[Row] = []
-        cells = np.unique(plan.replicate)
+        cells = np.unique(found.plan.replicate)
         values = decoded(self.space, self.z[cells])
-        for draw, chosen in enumerate(plan.replicate):
+        for draw, chosen in enumerate(found.plan.replicate):
             predicted = values[np.searchsorted(cells, chosen)]
-            rows += self._score(who.DECODED, plan, draw, "genes", targets, predicted)
+            rows += self._score(who.DECODED, found, draw, "genes", targets, predicted)
         return rows
 
     def _score(
-        self, name: str, plan: Plan, draw: int, space: SpaceName, targets: Targets, predicted: np.ndarray
+        self, name: str, found: Scored, draw: int, space: SpaceName, targets: Targets, predicted: np.ndarray
     ) -> list[Row]:
         target = targets[space, draw]
         bad = ~np.isfinite(predicted).all(axis=1)
@@ -207,8 +210,8 @@ class Run:
                 values |= dict.fromkeys(none, np.nan)
                 reasons |= dict.fromkeys(none, "controls have no effect")
             else:
-                self._effects.setdefault((name, space, draw), {})[plan.condition] = target.effect(predicted)
-        return [_row(name, plan, draw, space, m, value, reasons.get(m, "")) for m, value in values.items()]
+                found.predicted[name, space, draw] = target.effect(predicted)
+        return [_row(name, found.plan, draw, space, m, value, reasons.get(m, "")) for m, value in values.items()]
 
     def _leave_out(self, rows: list[Row], name: str, plan: Plan, reason: str) -> None:
         """Add that a predictor has no answer: one row a metric, without a value and without cells."""
@@ -237,6 +240,33 @@ class Run:
         if true.shape[1] == len(genes):
             return true
         return true[:, pd.Index(self.split.study.genes).get_indexer(pd.Index(genes))]
+
+
+def discriminated(scored: Sequence[Scored]) -> list[Row]:
+    """Return how the measured effects of all conditions of a context rank by nearness to each prediction."""
+    plans = {found.plan.condition: found.plan for found in scored}
+    measured: dict[tuple[SpaceName, int], dict[Condition, np.ndarray]] = {}
+    predicted: dict[tuple[str, SpaceName, int], dict[Condition, np.ndarray]] = {}
+    for found in scored:
+        for place, effect in found.measured.items():
+            measured.setdefault(place, {})[found.plan.condition] = effect
+        for key, effect in found.predicted.items():
+            predicted.setdefault(key, {})[found.plan.condition] = effect
+    rows = []
+    for (name, space, draw), effects in predicted.items():
+        there = measured[space, draw]
+        for control in dict.fromkeys(c.control for c in effects):
+            candidates = [c for c in there if c.control == control]
+            own = [c for c in candidates if c in effects]
+            values = discrimination(
+                np.stack([effects[c] for c in own]),
+                np.stack([there[c] for c in candidates]),
+                own=[candidates.index(c) for c in own],
+            )
+            note = "the only test condition of its context" if len(candidates) < 2 else ""
+            for condition, value in zip(own, values, strict=True):
+                rows.append(_row(name, plans[condition], draw, space, "discrimination", value, note))
+    return rows
 
 
 class _Cells:

@@ -16,7 +16,7 @@ from cellgap.errors import ConditionError, DataError
 from cellgap.study._check import Findings, examine
 from cellgap.study._condition import Condition
 from cellgap.study._design import Design
-from cellgap.study._measurements import take
+from cellgap.study._measurements import matrix_of, take
 from cellgap.study._read import open_study_file
 from cellgap.study._treatment import Treatment
 from cellgap.study._wording import close_to
@@ -73,6 +73,7 @@ class Study:
         self.codes = labels.codes
         self.codes.setflags(write=False)
         self._matrix = matrix
+        self._file: Path | None = None
         # A stable sort by code lists the rows of each population in increasing order.
         order = np.argsort(labels.codes, kind="stable")
         edges = np.searchsorted(labels.codes[order], np.arange(len(labels.conditions) + 1))
@@ -99,7 +100,20 @@ class Study:
         DataError
             The file is missing, empty, or not an AnnData.
         """
-        return cls(open_study_file(path, backed=backed), design)
+        study = cls(open_study_file(path, backed=backed), design)
+        study._file = Path(path).resolve() if backed else None
+        return study
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process: the path of a file instead of what is left on disk."""
+        state = {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in self.__dict__.items()}
+        return state if self._file is None else state | {"adata": None, "_matrix": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({k: MappingProxyType(v) if isinstance(v, dict) else v for k, v in state.items()})
+        if self._file is not None:
+            self.adata = open_study_file(self._file, backed=True)
+            self._matrix = matrix_of(self.adata, self.design.counts)
 
     @property
     def all_conditions(self) -> tuple[Condition, ...]:
