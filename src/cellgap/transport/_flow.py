@@ -124,7 +124,7 @@ class FlowMatching:
             "data": (2048,) * 3,
             "decoder": (4096,) * 3,
             "embedding": 256,
-            "frequencies": 1024,
+            "frequencies": 512,
             "optimization": Optimization(
                 loop=Loop(n_steps=5000, valid_every=500),
                 batch_size=1024,

@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cellgap.nn import VelocityNet
 from cellgap.ot import draw_pairs
-from cellgap.train import FitResult, fit
+from cellgap.train import FitResult, draw_without_replacement, fit
 from cellgap.transport._affine import affine
 from cellgap.transport._held_out import energy_of_folds, fold_count
-from cellgap.transport._problem import Problem, draw, largest_batch
+from cellgap.transport._problem import Problem
 from cellgap.transport._train_map import Optimization
 
 Solver = Literal["heun", "midpoint", "euler"]
@@ -73,6 +73,35 @@ def start_of(problem: Problem, x: Float[Array, "n d"], k: Int[Array, ""]) -> Flo
     """Return where the flow of condition `k` starts: the controls after the closed-form map of the condition."""
     linear = None if problem.linears is None else problem.linears[k]
     return affine(x, problem.center, problem.shifts[k], linear)
+
+
+class FlowBatch(NamedTuple):
+    """Cells of one condition: where they start, and treated cells; `weights` are 0 for padding, None without any."""
+
+    x: Float[Array, "n d"]
+    y: Float[Array, "n d"]
+    weights: Float[Array, " n"] | None
+
+
+def batch_sizes(problem: Problem) -> Int[Array, " k"]:
+    """Return how many pairs can be made of different cells, for every condition."""
+    return jnp.minimum(problem.sources.size[problem.source_of], problem.targets.size)
+
+
+def draw_batch(problem: Problem, k: Int[Array, ""], key: PRNGKeyArray, n: int, *, padded: bool) -> FlowBatch:
+    """Return `n` starting points and `n` treated cells of condition `k`, without replacement.
+
+    A population with fewer cells gives a smaller batch, padded with zero weights.
+    """
+    key_x, key_y = jr.split(key)
+    c = problem.source_of[k]
+    x = problem.sources.index[c, draw_without_replacement(key_x, n, problem.sources.size[c])]
+    y = problem.targets.index[k, draw_without_replacement(key_y, n, problem.targets.size[k])]
+    weights = None
+    if padded:
+        size = jnp.minimum(batch_sizes(problem)[k], n)
+        weights = jnp.where(jnp.arange(n) < size, 1.0 / size, 0.0).astype(problem.cells.dtype)
+    return FlowBatch(start_of(problem, problem.cells[x], k), problem.cells[y], weights)
 
 
 def matching_loss(
@@ -188,7 +217,9 @@ def train_flow(
     key, folder, fingerprint, progress
         As in `cellgap.train.fit`.
     """
-    n, padded = largest_batch(problem, optimization.batch_size)
+    sizes = batch_sizes(problem)
+    n = min(optimization.batch_size, int(jnp.max(sizes)))
+    padded = bool(jnp.any(sizes < n))
     loop = optimization.loop
     schedule = optax.cosine_decay_schedule(optimization.learning_rate, loop.n_steps, alpha=0.01)
     optimizer = optax.chain(
@@ -198,17 +229,16 @@ def train_flow(
 
     def loss_of(net: VelocityNet, problem: Problem, k: Array, key: PRNGKeyArray):
         key_cells, key_pairs, key_time, key_told, key_noise = jr.split(key, 5)
-        drawn = draw(problem, k, key_cells, n, padded=padded)
-        x, y = start_of(problem, problem.cells[drawn.x], k), problem.cells[drawn.y]
+        x, y, weights = draw_batch(problem, k, key_cells, n, padded=padded)
         if settings.noise > 0.0:
             x = x + settings.noise * jr.normal(key_noise, x.shape, x.dtype)
-        pairs = draw_pairs(x, y, epsilon=settings.epsilon, a=drawn.weights, b=drawn.weights, key=key_pairs)
+        pairs = draw_pairs(x, y, epsilon=settings.epsilon, a=weights, b=weights, key=key_pairs)
         # One time in each of n equal intervals: less variance than independent times.
         t = (jr.uniform(key_time, (), x.dtype) + jnp.arange(n)) / n
         known = None
         if settings.condition_dropout > 0.0:
             known = jr.bernoulli(key_told, 1.0 - settings.condition_dropout, (n,))
-        loss = matching_loss(net, x, y[pairs.partner], t, encoded(problem, k), known, drawn.weights)
+        loss = matching_loss(net, x, y[pairs.partner], t, encoded(problem, k), known, weights)
         return loss, {"loss": loss, "plan_iterations": pairs.iterations.astype(x.dtype), "plan_error": pairs.error}
 
     gradient = eqx.filter_value_and_grad(loss_of, has_aux=True)
