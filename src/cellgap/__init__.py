@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "CellOT": "transport",
     "CellgapError": "errors",
+    "CondOT": "transport",
     "Condition": "study",
     "ConditionalMonge": "transport",
     "Design": "study",
+    "EntropicMap": "transport",
     "FlowMatching": "transport",
+    "Ensemble": "transport",
     "Gap": "gap",
     "Gaussian": "transport",
     "Identity": "transport",
     "MeanShift": "transport",
     "Monge": "transport",
+    "PerCondition": "transport",
+    "Pooled": "transport",
+    "QuantileMap": "transport",
     "Split": "study",
     "Study": "study",
     "Treatment": "study",

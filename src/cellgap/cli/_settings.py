@@ -28,11 +28,11 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
     """
     from cellgap import transport
 
-    estimators = {name: getattr(transport, name) for name in _ESTIMATORS}
+    estimators = {name: getattr(transport, name) for name in ESTIMATORS}
     return from_dict(_completed(section, estimators, "[model]", base))
 
 
-_ESTIMATORS = ("ConditionalMonge", "Monge", "FlowMatching", "MeanShift", "Gaussian", "Identity")
+ESTIMATORS = ("ConditionalMonge", "Monge", "FlowMatching", "MeanShift", "Gaussian", "Identity")
 
 
 def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _kinds_of(hint: Any) -> dict[str, type]:
     if hint is encode.AbstractEncoder:
         return {cls.__name__: cls for cls in (encode.Table, encode.Dose, encode.Context, encode.OneHot)}
     if hint is space.AbstractSpace:
-        return {cls.__name__: cls for cls in (space.PCA, space.Genes)}
+        return {cls.__name__: cls for cls in (space.PCA, space.Genes, space.Autoencoder)}
     return {hint.__name__: hint} if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
 
 

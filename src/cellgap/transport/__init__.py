@@ -1,8 +1,14 @@
 """Maps from control cells to treated cells: baselines in closed form, Monge maps, conditional Monge maps."""
 
 from cellgap.transport._affine import AffinePath, Start, condition_features, shrunk_covariance
+from cellgap.transport._cellot import CellOT, FittedCellOT
 from cellgap.transport._codes import Codes, Moments
 from cellgap.transport._conditional_monge import ConditionalMonge, FittedConditionalMonge
+from cellgap.transport._condot import CondOT, FittedCondOT
+from cellgap.transport._dual import DualOptimization
+from cellgap.transport._entropic import EntropicMap, FittedEntropicMap
+from cellgap.transport._calibration import Calibration, Uncertainty
+from cellgap.transport._ensemble import Ensemble, FittedEnsemble
 from cellgap.transport._familiarity import Nearness, Vocabulary
 from cellgap.transport._flow import FittedFlow, FlowMatching
 from cellgap.transport._gaussian import FittedGaussian, Gaussian
@@ -10,18 +16,34 @@ from cellgap.transport._identity import FittedIdentity, Identity
 from cellgap.transport._map import AbstractMap, load
 from cellgap.transport._mean_shift import FittedMeanShift, MeanShift
 from cellgap.transport._monge import Monge
+from cellgap.transport._per_condition import FittedPerCondition, PerCondition
+from cellgap.transport._pooled import FittedPooled, Pooled
+from cellgap.transport._quantile import FittedQuantileMap, QuantileMap
 from cellgap.transport._train_map import Optimization
 
 __all__ = [
     "AbstractMap",
     "AffinePath",
+    "Calibration",
+    "CellOT",
     "Codes",
+    "CondOT",
     "ConditionalMonge",
+    "DualOptimization",
+    "EntropicMap",
+    "FittedCellOT",
+    "FittedCondOT",
+    "Ensemble",
     "FittedConditionalMonge",
+    "FittedEnsemble",
+    "FittedEntropicMap",
     "FittedFlow",
     "FittedGaussian",
     "FittedIdentity",
     "FittedMeanShift",
+    "FittedPerCondition",
+    "FittedPooled",
+    "FittedQuantileMap",
     "FlowMatching",
     "Gaussian",
     "Identity",
@@ -30,7 +52,11 @@ __all__ = [
     "Monge",
     "Nearness",
     "Optimization",
+    "PerCondition",
+    "Pooled",
+    "QuantileMap",
     "Start",
+    "Uncertainty",
     "Vocabulary",
     "condition_features",
     "load",

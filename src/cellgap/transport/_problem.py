@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cellgap.nn import PerturbationNet
+from cellgap.storage import storable
 from cellgap.train import draw_without_replacement
 from cellgap.transport._affine import affine
 
 
+@storable
 class Rows(eqx.Module):
     """Populations as a padded table of row numbers.
 
