@@ -32,7 +32,20 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
     return from_dict(_completed(section, estimators, "[model]", base))
 
 
-ESTIMATORS = ("ConditionalMonge", "Monge", "FlowMatching", "MeanShift", "Gaussian", "Identity")
+ESTIMATORS = (
+    "ConditionalMonge",
+    "Monge",
+    "FlowMatching",
+    "MeanShift",
+    "Gaussian",
+    "Identity",
+    "CondOT",
+    "CellOT",
+    "EntropicMap",
+    "QuantileMap",
+    "PerCondition",
+    "Pooled",
+)
 
 
 def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -> dict[str, Any]:
@@ -60,17 +73,17 @@ def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -
         nested = _kinds_of(hints[name])
         path = f"{where} {name}"
         if nested and isinstance(value, list):
-            if name != "encoder":
+            if name not in _JOINED:
                 raise ConfigError(f"{path} must be a table, found a list.")
             joined = [_completed(item, nested, path, base) for item in value]
             result[name] = {"kind": "Joint", "encoders": joined}
-        elif nested and name == "encoder" and isinstance(value, Mapping) and value.get("kind") == "Joint":
+        elif nested and name in _JOINED and isinstance(value, Mapping) and value.get("kind") == "Joint":
             joined = [_completed(item, nested, path, base) for item in value.get("encoders", ())]
             result[name] = {"kind": "Joint", "encoders": joined}
         elif nested:
             result[name] = _completed(value, nested, path, base)
         else:
-            result[name] = _absolute(value, base) if (kind, name) == ("Table", "source") else value
+            result[name] = _absolute(value, base) if (kind, name) in _PATHS else value
     for name in needed:
         if name not in result:
             expected = ", ".join(_kinds_of(hints[name]))
@@ -88,15 +101,23 @@ def _kinds_of(hint: Any) -> dict[str, type]:
     """Return the settings that a field takes: its class, or the classes of its interface; none for plain values."""
     from cellgap import encode, space
 
-    if hint is encode.AbstractEncoder:
-        return {cls.__name__: cls for cls in (encode.Table, encode.Dose, encode.Context, encode.OneHot)}
+    if encode.AbstractEncoder in (hint, *typing.get_args(hint)):
+        by_treatment = (
+            encode.Table,
+            encode.Dose,
+            encode.OneHot,
+            encode.Fingerprint,
+            encode.Descriptors2D,
+            encode.Effect,
+        )
+        return {cls.__name__: cls for cls in (*by_treatment, encode.Context, encode.ContextTable)}
     if hint is space.AbstractSpace:
         return {cls.__name__: cls for cls in (space.PCA, space.Genes, space.Autoencoder)}
     return {hint.__name__: hint} if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
 
 
 def _absolute(source: Any, base: Path) -> Any:
-    if not isinstance(source, str) or source.startswith("uns:"):
+    if not isinstance(source, str) or source.startswith(_NO_PATHS) or source in ("table", "training"):
         return source
     path = (base / source).resolve()
     if not path.exists():
