@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -70,7 +71,8 @@ def draw_pairs(
     solved = solve(
         c, eps, a, b, start, tol=tol, max_iterations=max_iterations, anneal=epsilon < _ANNEAL_BELOW
     )  # fmt: skip
-    p = plan(c, solved.f, solved.g, a, b, eps)
+    # Held as an array: it is read three times below, and its exponentials cost more than its memory.
+    p = jax.lax.optimization_barrier(plan(c, solved.f, solved.g, a, b, eps))
     partner = draw_columns(p, jr.uniform(key, (x.shape[0],), p.dtype))
     return Pairs(partner, solved.iterations, solved.error)
 

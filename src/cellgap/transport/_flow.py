@@ -88,11 +88,11 @@ class FlowMatching:
     modulation: Modulation = "film"
     pooling: Pooling = "mean"
     time: Widths = (64,)
-    data: Widths = (128, 128)
-    decoder: Widths = (128, 128)
+    data: Widths = (64, 64)
+    decoder: Widths = (64, 64)
     embedding: Annotated[int, Field(ge=1)] = 64
     frequencies: Annotated[int, Field(ge=1)] = 16
-    optimization: Optimization = Optimization(loop=Loop(n_steps=4000, valid_every=500), ema=0.999)
+    optimization: Optimization = Optimization(loop=Loop(n_steps=2000, valid_every=250), ema=0.999)
 
     def __post_init__(self) -> None:
         if self.guidance_weight != 1.0 and self.condition_dropout == 0.0:
@@ -131,7 +131,7 @@ class FlowMatching:
                 conditions_per_step=20,
                 learning_rate=5e-5,
                 weight_decay=0.0,
-                clip=1e9,
+                clip=None,
                 ema=0.0,
             ),
         }

@@ -17,7 +17,7 @@ from cellgap.train import FitResult, draw_without_replacement, fit
 from cellgap.transport._affine import affine
 from cellgap.transport._held_out import energy_of_folds, fold_count
 from cellgap.transport._problem import Problem
-from cellgap.transport._train_map import Optimization
+from cellgap.transport._train_map import Optimization, optimizer_of, schedule_of
 
 Solver = Literal["heun", "midpoint", "euler"]
 # Validation compares states with one another, for which a few steps are enough.
@@ -220,11 +220,7 @@ def train_flow(
     sizes = batch_sizes(problem)
     n = min(optimization.batch_size, int(jnp.max(sizes)))
     padded = bool(jnp.any(sizes < n))
-    loop = optimization.loop
-    schedule = optax.cosine_decay_schedule(optimization.learning_rate, loop.n_steps, alpha=0.01)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(optimization.clip), optax.adamw(schedule, weight_decay=optimization.weight_decay)
-    )
+    schedule, optimizer = schedule_of(optimization), optimizer_of(optimization)
     b = optimization.conditions_per_step
 
     def loss_of(net: VelocityNet, problem: Problem, k: Array, key: PRNGKeyArray):
@@ -274,7 +270,7 @@ def train_flow(
         eqx.Partial(step, problem),
         start,
         key=key,
-        loop=loop,
+        loop=optimization.loop,
         validate=None if valid is None else _validation(valid, settings),
         folder=folder,
         fingerprint=fingerprint,

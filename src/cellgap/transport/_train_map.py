@@ -118,13 +118,15 @@ def train_map(
     )
 
 
-def _schedule(optimization: Optimization) -> optax.Schedule:
+def schedule_of(optimization: Optimization) -> optax.Schedule:
+    """Return the learning rate by number of the update: a cosine that ends at 1 %."""
     return optax.cosine_decay_schedule(optimization.learning_rate, optimization.loop.n_steps, alpha=0.01)
 
 
-def _optimizer(optimization: Optimization) -> optax.GradientTransformation:
+def optimizer_of(optimization: Optimization) -> optax.GradientTransformation:
+    """Return AdamW with its schedule, after clipping where that is asked for."""
     clip = optax.identity() if optimization.clip is None else optax.clip_by_global_norm(optimization.clip)
-    return optax.chain(clip, optax.adamw(_schedule(optimization), weight_decay=optimization.weight_decay))
+    return optax.chain(clip, optax.adamw(schedule_of(optimization), weight_decay=optimization.weight_decay))
 
 
 def map_start(net: PerturbationNet, problem: Problem, optimization: Optimization) -> MapState:
@@ -132,7 +134,7 @@ def map_start(net: PerturbationNet, problem: Problem, optimization: Optimization
     duals = jnp.zeros((problem.n_conditions, problem.sources.index.shape[1]), problem.cells.dtype)
     # Buffers are donated step to step, so the average needs its own.
     weights: Any = net
-    return MapState(net, jax.tree.map(jnp.array, net), _optimizer(optimization).init(weights), duals, jnp.int32(0))
+    return MapState(net, jax.tree.map(jnp.array, net), optimizer_of(optimization).init(weights), duals, jnp.int32(0))
 
 
 def map_step(
@@ -149,7 +151,7 @@ def map_step(
     gap_rows
         The same of the gap's own batch, see `largest_gap_batch`; None takes the gap on the batch of the fit.
     """
-    b, schedule, optimizer = optimization.conditions_per_step, _schedule(optimization), _optimizer(optimization)
+    b, schedule, optimizer = optimization.conditions_per_step, schedule_of(optimization), optimizer_of(optimization)
 
     def terms(net: PerturbationNet, problem: Problem, k: Array, key: PRNGKeyArray, duals: Array, factor: Array):
         drawn = draw(problem, k, key, n, padded=padded)
