@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellgap import storage
-from cellgap.encode import Context, Dose, FittedEncoder, Joint, OneHot, Table
+from cellgap.encode import Context, ContextTable, Dose, FittedEncoder, Joint, OneHot, Table
 from cellgap.errors import ConditionError, ConfigError, DataError
 from cellgap.settings import from_dict, to_dict
 from cellgap.study import Condition, Design, Split, Study, Treatment, split
@@ -250,6 +250,91 @@ def test_names_in_a_file_are_text(tmp_path):
     from cellgap.encode._descriptors import read_descriptors
 
     assert read_descriptors(str(tmp_path / "drugs.csv"), _study()).names == ("NA", "007")
+
+
+def _knock_outs() -> Study:
+    rows = ["none"] * 12 + [gene for gene in ("TP53", "MYC", "EGFR") for _ in range(6)]
+    obs = pd.DataFrame({"gene": rows}, index=[f"c{i}" for i in range(len(rows))])
+    var = pd.DataFrame({"length": [1.0, 2.0, 4.0, 8.0]}, index=["MYC", "EGFR", "TP53", "KRAS"])
+    embedding = np.arange(8.0).reshape(4, 2) ** 2
+    frame = pd.DataFrame({"pc1": embedding[:, 0], "pc2": embedding[:, 1]}, index=var.index)
+    adata = AnnData(np.ones((len(rows), 4), np.float32), obs=obs, var=var, varm={"scgpt": embedding, "frame": frame})
+    return Study(adata, Design(treatment="gene", control="none"))
+
+
+@pytest.mark.parametrize("source", ["varm:scgpt", "varm:frame", "var:length"])
+def test_knock_outs_are_described_by_their_genes(source):
+    study = _knock_outs()
+    encoder = Table(source)
+    assert from_dict(to_dict(encoder)) == encoder
+    fitted = encoder.fit(_split(study, "EGFR"))
+    slot, key = source.split(":")
+    raw = np.asarray(study.adata.varm[key] if slot == "varm" else study.adata.var[[key]], float)
+    of = dict(zip(study.genes, raw, strict=True))
+    trained = np.stack([of["MYC"], of["TP53"]])
+    for gene in study.genes:
+        expected = (of[gene] - trained.mean(0)) / trained.std(0)
+        np.testing.assert_allclose(fitted.encode(Condition(gene)).entities[0], expected, rtol=1e-6)
+    assert "KRAS was not trained on" in fitted.extrapolation(Condition("KRAS"))[0]
+    with pytest.raises(DataError, match=f"no {slot}\\['{key}s'\\]: did you mean '{key}'"):
+        Table(source + "s").fit(_split(study))
+
+
+def _lines() -> pd.DataFrame:
+    return pd.DataFrame({"doubling": [22.0, 24.0, 29.0], "sex": [1, 1, 1]}, index=["A549", "K562", "MCF7"])
+
+
+def test_context_values_by_their_descriptors(tmp_path):
+    _lines().to_csv(tmp_path / "lines.csv")
+    for source in (_lines(), tmp_path / "lines.csv"):
+        fitted = (OneHot() | ContextTable("cell_line", source)).fit(_split(_study()))
+        assert fitted.context_columns == ("cell_line: doubling",)
+        contexts = [fitted.encode(_at("alpha", 10, line=line)).context[0] for line in ("A549", "K562", "MCF7")]
+        np.testing.assert_allclose(contexts, [-1, 1, 6], rtol=1e-6)
+        assert any("'sex'" in note or '"sex"' in note for note in fitted.notes)
+    assert fitted.extrapolation(_at("alpha", 10)) == ()
+    (reason,) = fitted.extrapolation(_at("alpha", 10, line="MCF7"))
+    assert "cell_line MCF7 was not trained on, and 1 of its 1 descriptors" in reason
+    storage.save(fitted, tmp_path / "saved")
+    np.testing.assert_array_equal(
+        storage.load(tmp_path / "saved").vector(_at("beta", 10, line="MCF7")),
+        fitted.vector(_at("beta", 10, line="MCF7")),
+    )
+
+
+def test_a_held_out_cell_line_can_be_encoded_by_descriptors():
+    held_out = split.unseen_context(_study(), list(NAMES), {"cell_line": "K562"}, min_cells=1)
+    with pytest.raises(ConfigError, match="no descriptor that differs between the 1 training"):
+        ContextTable("cell_line", _lines()).fit(held_out)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: ContextTable(""), ConfigError, "at least 1 character"),
+        (lambda: ContextTable("cel_line", _lines()).fit(_split(_study())), ConfigError, "which has 'cell_line'"),
+        (lambda: ContextTable("cell_line", _lines()[1:]).fit(_split(_study())), ConditionError, "cell_line 'A549'"),
+        (lambda: ContextTable("cell_line").fit(_split(_study())), DataError, "context_descriptors"),
+        (
+            lambda: ContextTable("cell_line", _lines()).fit(_split(_study())).encode(_at("alpha", 10, line="MCF77")),
+            ConditionError,
+            "no row for the cell_line 'MCF77': did you mean 'MCF7'",
+        ),
+        (
+            lambda: ContextTable("cell_line", _lines()).fit(_split(_study())).encode(Condition("alpha")),
+            ConditionError,
+            "lacks 'cell_line': give one of A549, K562",
+        ),
+    ],
+)
+def test_wrong_context_tables_are_refused(make, error, says):
+    with pytest.raises(error, match=says):
+        make()
+
+
+def test_blocks_that_read_no_cells_saw_none(fitted):
+    assert not fitted.saw_held_out
+    assert fitted.notes == ('constant over the training treatments and dropped: "flat"',)
 
 
 def test_extrapolation_is_told(fitted):

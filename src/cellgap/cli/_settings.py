@@ -47,6 +47,13 @@ ESTIMATORS = (
     "Pooled",
 )
 
+_JOINED = ("encoder", "structure")  # fields in which a list of encoders is their joint encoder
+_PATHS = (
+    *((kind, "source") for kind in ("Table", "ContextTable", "Fingerprint", "Descriptors2D")),
+    ("Descriptors2D", "reference"),
+)
+_NO_PATHS = ("uns:", "obs:", "var:", "varm:")
+
 
 def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -> dict[str, Any]:
     """Return a table with its kind named and its nested tables completed."""

@@ -2,6 +2,7 @@
 
 from cellgap.encode._block import AbstractBlock, EncodedCondition, EncodedConditions
 from cellgap.encode._context import Context
+from cellgap.encode._context_table import ContextTable
 from cellgap.encode._descriptors_2d import Descriptors2D
 from cellgap.encode._dose import Dose
 from cellgap.encode._effect import Effect
@@ -16,6 +17,7 @@ __all__ = [
     "AbstractBlock",
     "AbstractEncoder",
     "Context",
+    "ContextTable",
     "Descriptors2D",
     "Dose",
     "Effect",

@@ -1,23 +1,25 @@
 """Descriptor tables: read from a file, from an AnnData, or taken from memory, and checked."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
 
 from cellgap.errors import ConfigError, DataError
+from cellgap.study._wording import close_to
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from cellgap.study import Study
 
-_UNS = "uns:"
+_UNS, _VAR, _VARM = "uns:", "var:", "varm:"
 
 
-@dataclass(frozen=True)
 class Descriptors:
     """A checked table: finite numbers, one row a treatment; hashable, so that settings can hold it.
 
@@ -28,15 +30,25 @@ class Descriptors:
     columns
         Names of the descriptors.
     values
-        The rows.
+        (names, columns), float64; read-only from here on.
     """
 
-    names: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: tuple[tuple[float, ...], ...]
+    def __init__(self, names: tuple[str, ...], columns: tuple[str, ...], values: Float[np.ndarray, "n p"]) -> None:
+        self.names, self.columns, self.values = names, columns, values
+        self.values.setflags(write=False)
+        self._digest = hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Descriptors) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
     def __repr__(self) -> str:
-        return f"<{len(self.names)} treatments x {len(self.columns)} descriptors in memory>"
+        return f"<{len(self.names)} rows x {len(self.columns)} descriptors in memory>"
+
+    def _key(self) -> tuple[object, ...]:
+        return self.names, self.columns, self._digest
 
 
 def source_of(value: Any) -> Any:
@@ -47,13 +59,13 @@ def source_of(value: Any) -> Any:
         return str(value)
     if isinstance(value, pd.DataFrame):
         return checked(value, "the table given to Table()")
-    if isinstance(value, str) and not value.startswith(_UNS):
+    if isinstance(value, str) and not value.startswith((_UNS, _VAR, _VARM)):
         _suffix(value)
     return value
 
 
 def read_descriptors(source: str, study: "Study") -> Descriptors:
-    """Return the checked table of a file, or of ``uns`` where the source starts with ``uns:``.
+    """Return the checked table of a file, or of the AnnData where the source says ``uns:``, ``var:`` or ``varm:``.
 
     Raises
     ------
@@ -72,6 +84,8 @@ def read_descriptors(source: str, study: "Study") -> Descriptors:
                 'give a file instead, Table("drugs.csv").'
             )
         return checked(uns[key], f"uns[{key!r}]")
+    if source.startswith((_VAR, _VARM)):
+        return _of_genes(source, study)
     try:
         if _suffix(source) == ".parquet":
             frame = pd.read_parquet(source)
@@ -90,6 +104,25 @@ def read_descriptors(source: str, study: "Study") -> Descriptors:
     return checked(frame, source)
 
 
+def _of_genes(source: str, study: "Study") -> Descriptors:
+    """Return numbers that the AnnData keeps for each gene, as the table of treatments named after genes."""
+    import pandas as pd
+
+    slot, _, key = source.partition(":")
+    known: Any = study.adata.varm if slot == "varm" else study.adata.var
+    if key not in known:
+        raise DataError(f'Table("{source}") found no {slot}[{key!r}]: {close_to(key, list(map(str, known.keys())))}')
+    values = known[key]
+    if isinstance(values, pd.DataFrame):
+        frame = values
+    elif slot == "var":
+        frame = pd.DataFrame({key: values})
+    else:
+        array = np.asarray(values.toarray() if sp.issparse(values) else values)
+        frame = pd.DataFrame(array, columns=pd.Index([f"{key} {i + 1}" for i in range(array.shape[1])]))
+    return checked(frame.set_axis(list(map(str, study.genes)), axis=0), f"{slot}[{key!r}]")
+
+
 def checked(frame: "DataFrame", where: str) -> Descriptors:
     """Return the table as checked descriptors.
 
@@ -100,7 +133,7 @@ def checked(frame: "DataFrame", where: str) -> Descriptors:
     """
     names, columns = tuple(map(str, frame.index)), tuple(map(str, frame.columns))
     if not names or not columns:
-        raise DataError(f"{where} is empty: expected one row a treatment and at least one column of numbers.")
+        raise DataError(f"{where} is empty: expected at least one row and one column of numbers.")
     for kind, labels in (("treatment", names), ("column", columns)):
         if len(set(labels)) < len(labels):
             twice = next(label for label in labels if labels.count(label) > 1)
@@ -117,7 +150,7 @@ def checked(frame: "DataFrame", where: str) -> Descriptors:
             raise DataError(
                 f"{where} has no finite number for {name!r} in the column {column!r}: fill in or drop the column."
             )
-    return Descriptors(names, columns, tuple(map(tuple, values.tolist())))
+    return Descriptors(names, columns, values)
 
 
 def _suffix(path: str) -> str:

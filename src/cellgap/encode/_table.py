@@ -5,7 +5,7 @@ from typing import Annotated
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BeforeValidator
 
 from cellgap.encode._block import AbstractBlock
@@ -33,8 +33,9 @@ class Table(AbstractEncoder):
     ----------
     source
         Path of a CSV, TSV or parquet file whose first column holds treatment names; a pandas DataFrame indexed by
-        treatment name (such settings cannot be written to a file; the fitted encoder keeps the numbers); or
-        ``"uns:key"`` for a DataFrame in ``uns`` of the AnnData.
+        treatment name (such settings cannot be written to a file; the fitted encoder keeps the numbers);
+        ``"uns:key"`` for a DataFrame in ``uns`` of the AnnData; or, where treatments are named after genes
+        (knock-outs), ``"varm:key"`` for a vector and ``"var:key"`` for a number that the AnnData keeps for each gene.
     """
 
     source: Annotated[str | Descriptors, BeforeValidator(source_of)] = "uns:treatment_descriptors"
@@ -67,16 +68,12 @@ class Table(AbstractEncoder):
             for name in condition.names:
                 if name not in table.names:
                     raise _missing(name, table.names)
-        values = np.asarray(table.values, np.float64)
-        trained = values[[table.names.index(name) for name in train]]
-        mean, sd = trained.mean(axis=0), trained.std(axis=0)
-        keep = sd > _FLAT * np.abs(trained).max(axis=0)
+        standard, keep = standardized(table, tuple(train))
         if not keep.any():
             raise ConfigError(
                 f"Table() has no column that differs between the {len(train)} training treatments: give other "
                 "descriptors, or train on more treatments."
             )
-        standard = ((values[:, keep] - mean[keep]) / sd[keep]).astype(np.float32)
         kept = tuple(name for name, k in zip(table.columns, keep, strict=True) if k)
         dropped = tuple(name for name, k in zip(table.columns, keep, strict=True) if not k)
         return (TableBlock(table.names, kept, dropped, tuple(train), standard),)
@@ -167,6 +164,16 @@ class TableBlock(AbstractBlock):
     def with_structures(self, smiles: Mapping[str, str]) -> "TableBlock":
         """Return the block itself: molecules do not matter here."""
         return self
+
+
+def standardized(
+    table: Descriptors, trained: tuple[str, ...]
+) -> tuple[Float[np.ndarray, "names kept"], Bool[np.ndarray, " columns"]]:
+    """Return the columns that vary over `trained`, with mean 0 and standard deviation 1 there, and which those are."""
+    own = table.values[[table.names.index(name) for name in trained]]
+    mean, sd = own.mean(axis=0), own.std(axis=0)
+    keep = sd > _FLAT * np.abs(own).max(axis=0)
+    return ((table.values[:, keep] - mean[keep]) / sd[keep]).astype(np.float32), keep
 
 
 def _missing(name: str, known: tuple[str, ...]) -> ConditionError:
