@@ -1,7 +1,7 @@
 """``cellgap predict``: the cells that controls are predicted to become under conditions, as one AnnData file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,6 +23,8 @@ def predict(
     controls: Path | None = None,
     out: Path = Path("predicted.h5ad"),
     data: Path | None = None,
+    counts: Annotated[bool, Parameter(negative="")] = False,
+    seed: int = 0,
 ) -> int:
     """Write the cells that controls are predicted to become under one condition or several.
 
@@ -38,11 +40,15 @@ def predict(
         The file to write, .h5ad.
     data
         Where the run's data are now, if they were moved.
+    counts
+        Write raw counts, each cell with the total of its control cell, instead of expression.
+    seed
+        Of the draw of counts.
     """
     if out.suffix != ".h5ad":
         raise ConfigError(f"--out must name an .h5ad file, found {str(out)!r}.")
     opened = Run.open(run, data)
-    cells = predict_run(opened, condition, controls)
+    cells = predict_run(opened, condition, controls, output="counts" if counts else "expression", seed=seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     cells.write_h5ad(out)
     table = cells.uns["cellgap"]["conditions"]
@@ -55,7 +61,14 @@ def predict(
     return 0
 
 
-def predict_run(run: Run, conditions: tuple[str, ...], controls: Path | None = None) -> "AnnData":
+def predict_run(
+    run: Run,
+    conditions: tuple[str, ...],
+    controls: Path | None = None,
+    *,
+    output: Literal["expression", "counts"] = "expression",
+    seed: int = 0,
+) -> "AnnData":
     """Return predicted cells of conditions, one below the other.
 
     ``obs["condition"]`` names the condition of a cell, ``obs["control"]`` the control cell it was moved from;
@@ -76,7 +89,8 @@ def predict_run(run: Run, conditions: tuple[str, ...], controls: Path | None = N
     given = None if controls is None else _read(controls)
     parts, rows = [], []
     for one in known:
-        part = fitted.predict(_controls(run, one) if given is None else given, one)
+        cells = _controls(run, one) if given is None else given
+        part = fitted.predict(cells, one, output=output, seed=seed)
         info = part.uns["cellgap"]
         rows.append(
             {
@@ -92,7 +106,8 @@ def predict_run(run: Run, conditions: tuple[str, ...], controls: Path | None = N
             part.obs_names = part.obs_names.astype(str) + f"-{len(parts)}"
         parts.append(part)
     cells = anndata.concat(parts) if len(parts) > 1 else parts[0]
-    about = {name: parts[0].uns["cellgap"][name] for name in ("model", "versions")}
+    told = parts[0].uns["cellgap"]
+    about = {name: told[name] for name in ("model", "versions", "counts") if name in told}
     cells.uns["cellgap"] = about | {
         "conditions": pd.DataFrame(rows, index=pd.Index([str(i) for i in range(len(rows))]))
     }

@@ -12,7 +12,9 @@ from pydantic import Field
 
 from cellgap.errors import ConfigError, DataError
 from cellgap.settings import settings
+from cellgap.space._count_noise import CountNoise, known_noise
 from cellgap.space._interface import AbstractFittedSpace, AbstractSpace
+from cellgap.space._log_expression import noise_of_log_expression, shares_of_log_expression
 from cellgap.space._reading import blocks_of, rows_of
 from cellgap.space._reconstruction import reconstruction_of
 from cellgap.space._selection import mean_and_variance, most_variable, normalized_dispersion
@@ -52,10 +54,13 @@ class Genes(AbstractSpace):
     def fit(self, split: Split) -> "GeneSpace":
         """Return the space, fitted on the training cells of a split; see `AbstractSpace.fit`."""
         space = self.fit_unscored(split)
+        if self.transform == "lognorm":
+            noise = noise_of_log_expression(space, split, floor=0.0)
+            space = eqx.tree_at(lambda s: s.noise, space, noise, is_leaf=lambda leaf: leaf is None)
         return eqx.tree_at(lambda s: s.scores, space, reconstruction_of(space, split))
 
     def fit_unscored(self, split: Split) -> "GeneSpace":
-        """Return the space without its reconstruction error, for spaces that build on this one."""
+        """Return the space without reconstruction error and count noise, for spaces that build on this one."""
         study = split.study
         if self.transform == "lognorm" and not study.is_counts:
             raise DataError(
@@ -79,6 +84,7 @@ class Genes(AbstractSpace):
             mean=np.zeros(len(columns), np.float32),
             sd=np.ones(len(columns), np.float32),
             scores={},
+            noise=None,
         )
         if not self.scale:
             return everything
@@ -128,6 +134,8 @@ class GeneSpace(AbstractFittedSpace):
         Of the chosen genes over the training cells where codes are scaled; else 0 and 1.
     scores
         Reconstruction errors.
+    noise
+        How expected shares become counts ("lognorm" alone).
     """
 
     study_genes: tuple[str, ...] = eqx.field(static=True)
@@ -139,6 +147,7 @@ class GeneSpace(AbstractFittedSpace):
     mean: Float[np.ndarray, " genes"]
     sd: Float[np.ndarray, " genes"]
     scores: dict[str, float]
+    noise: CountNoise | None
 
     @property
     def dim(self) -> int:
@@ -201,6 +210,10 @@ class GeneSpace(AbstractFittedSpace):
     def decode(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
         """Return codes in gene space."""
         return np.asarray(z, np.float32) * np.asarray(self.sd) + np.asarray(self.mean)
+
+    def rates(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
+        """Return the expected shares of genes; see `AbstractFittedSpace.rates`."""
+        return known_noise(self.noise).rates(shares_of_log_expression(self.decode(z)))
 
 
 def _dense(block: Any) -> np.ndarray:

@@ -6,9 +6,11 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Float
 
+from cellgap.space._count_noise import CountNoise, draw_counts, known_noise
 from cellgap.study import Split
 
 
@@ -17,7 +19,14 @@ class AbstractFittedSpace(eqx.Module):
 
     Three descriptions of a cell: *measured* values as they are stored (counts, intensities), *gene space* (the chosen
     genes after the transform, what metrics and figures use), and the *code* in which a map works.
+
+    Parameters
+    ----------
+    noise
+        How expected shares become counts; None where the measurements are no raw counts.
     """
+
+    noise: eqx.AbstractVar[CountNoise | None]
 
     @property
     @abstractmethod
@@ -71,6 +80,42 @@ class AbstractFittedSpace(eqx.Module):
     @abstractmethod
     def decode(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
         """Return codes in gene space, float32."""
+
+    @property
+    def gives_counts(self) -> bool:
+        """Whether codes can be decoded to raw counts: `rates` and `counts` answer."""
+        return self.noise is not None
+
+    @abstractmethod
+    def rates(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
+        """Return the expected share of every gene in the counts of a cell, rows sum to 1, float32.
+
+        Raises
+        ------
+        DataError
+            The space does not give counts.
+        """
+
+    def counts(
+        self, z: Float[np.ndarray, "cells dim"], library: Float[np.ndarray, " cells"], *, seed: int
+    ) -> sp.csr_matrix:
+        """Return raw counts of cells with these codes, (cells, genes), CSR of int32.
+
+        Parameters
+        ----------
+        z
+            Codes.
+        library
+            Expected total of every cell over the genes of the space; see `library_of`.
+        seed
+            Of the random draw.
+
+        Raises
+        ------
+        DataError
+            The space does not give counts, or a total is negative or not finite.
+        """
+        return draw_counts(self.rates, known_noise(self.noise), z, library, seed)
 
 
 class AbstractSpace(ABC):

@@ -12,14 +12,17 @@ from pydantic import Field
 
 from cellgap.errors import ConfigError
 from cellgap.settings import settings
+from cellgap.space._count_noise import CountNoise, known_noise
 from cellgap.space._genes import Genes, GeneSpace
 from cellgap.space._interface import AbstractFittedSpace, AbstractSpace
+from cellgap.space._log_expression import noise_of_log_expression, shares_of_log_expression
 from cellgap.space._reading import rows_of
 from cellgap.space._reconstruction import reconstruction_of
 from cellgap.storage import storable
 from cellgap.study import Role, Split
 
 _EXACT = 5000  # genes up to which the covariance matrix is decomposed exactly
+_FLOOR = 0.02  # see `CountNoise`; components decode many genes to values below 0
 
 
 @settings
@@ -61,7 +64,11 @@ class PCA(AbstractSpace):
             center=(fitted.mean_ * np.asarray(genes.sd)).astype(np.float32),
             explained=fitted.explained_variance_ratio_.astype(np.float32),
             scores={},
+            noise=None,
         )
+        if self.genes.transform == "lognorm":
+            noise = noise_of_log_expression(space, split, floor=_FLOOR)
+            space = eqx.tree_at(lambda s: s.noise, space, noise, is_leaf=lambda leaf: leaf is None)
         return eqx.tree_at(lambda s: s.scores, space, reconstruction_of(space, split))
 
 
@@ -81,6 +88,8 @@ class PCASpace(AbstractFittedSpace):
         Share of the variance of each component, (dim,).
     scores
         Reconstruction errors.
+    noise
+        How expected shares become counts (genes with "lognorm" alone).
     """
 
     gene_space: GeneSpace
@@ -88,6 +97,7 @@ class PCASpace(AbstractFittedSpace):
     center: Float[np.ndarray, " genes"]
     explained: Float[np.ndarray, " dim"]
     scores: dict[str, float]
+    noise: CountNoise | None
 
     @property
     def dim(self) -> int:
@@ -135,6 +145,10 @@ class PCASpace(AbstractFittedSpace):
         """Return codes in gene space."""
         weights = np.asarray(self.components) * np.asarray(self.gene_space.sd)
         return np.asarray(z, np.float32) @ weights + np.asarray(self.center)
+
+    def rates(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
+        """Return the expected shares of genes; see `AbstractFittedSpace.rates`."""
+        return known_noise(self.noise).rates(shares_of_log_expression(self.decode(z)))
 
 
 def _scaled(x: Any, sd: np.ndarray) -> Any:

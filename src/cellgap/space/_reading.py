@@ -70,3 +70,19 @@ def columns_of(adata: AnnData, genes: Sequence[str]) -> np.ndarray | None:
         twice = names[names.duplicated()][0]
         raise DataError(f"The gene {twice!r} comes twice in the data: make var_names unique.")
     return names.get_indexer(list(genes))
+
+
+def library_of(adata: AnnData, layer: str | None, genes: Sequence[str]) -> np.ndarray:
+    """Return the total of every cell over these genes, (cells,) float64.
+
+    Raises
+    ------
+    DataError
+        Genes are missing.
+    DesignError
+        The layer is missing.
+    """
+    out = np.empty(adata.n_obs)
+    for place, block in blocks_of(adata, layer, genes, np.arange(adata.n_obs)):
+        out[place] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+    return out

@@ -2,8 +2,9 @@
 
 import abc
 import os
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import equinox as eqx
 import numpy as np
@@ -11,9 +12,9 @@ from anndata import AnnData
 
 from cellgap import storage
 from cellgap.encode import FittedEncoder
-from cellgap.errors import DataError, StorageError
+from cellgap.errors import ConfigError, DataError, StorageError
 from cellgap.gap import Gap
-from cellgap.space import AbstractFittedSpace
+from cellgap.space import AbstractFittedSpace, library_of
 from cellgap.study import Condition
 from cellgap.transport._affine import condition_features
 from cellgap.transport._codes import Codes
@@ -21,6 +22,8 @@ from cellgap.transport._familiarity import Nearness, Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Output = Literal["expression", "counts"]
 
 
 class AbstractMap(eqx.Module):
@@ -49,10 +52,19 @@ class AbstractMap(eqx.Module):
             The map has no answer for the condition.
         """
 
-    def predict(self, adata: AnnData, condition: Condition | str, *, clip: bool = True) -> AnnData:
+    def predict(
+        self,
+        adata: AnnData,
+        condition: Condition | str,
+        *,
+        clip: bool = True,
+        output: Output = "expression",
+        seed: int = 0,
+    ) -> AnnData:
         """Return the cells that `adata`'s control cells are predicted to become under `condition`.
 
-        The map is deterministic: it moves cells and cannot create spread that the controls lack.
+        The map is deterministic: it moves cells and cannot create spread that the controls lack. Counts are drawn
+        around what the moved cells express, each with the total that its control cell has.
 
         Parameters
         ----------
@@ -62,22 +74,39 @@ class AbstractMap(eqx.Module):
             A condition, or its text: ``"trametinib@1000nM | A549"``. A dose without a unit has the study's.
         clip
             Set negative predicted expression to 0 where the space's values cannot be negative.
+        output
+            "expression": values of the space's gene space. "counts": raw counts, for tools that start from counts.
+        seed
+            Of the draw of counts, together with the condition; at least 0.
 
         Returns
         -------
         AnnData
-            ``X``: predicted expression in the space's transformed genes (cells, genes); ``obsm["X_cellgap"]`` and
+            ``X``: predicted expression in the space's transformed genes (cells, genes), or raw counts of these genes
+            (CSR of int32); ``obsm["X_cellgap"]`` and
             ``obsm["X_cellgap_source"]``: predicted and source codes; ``obs``: that of `adata`, with ``condition`` and
             ``displacement`` (distance moved in the space); ``uns["cellgap"]``: model, versions, nearest training
-            condition, distance to it and reasons why this extrapolates.
+            condition, distance to it and reasons why this extrapolates; for counts, where their totals and their
+            dispersion come from.
 
         Raises
         ------
         ConditionError
             The condition is not one that the model can answer.
         DataError
-            Genes, layer or cells are missing, or the prediction is not finite.
+            Genes, layer or cells are missing, the prediction is not finite, or the space does not give counts.
+        ConfigError
+            `output` is unknown.
         """
+        if output not in get_args(Output):
+            raise ConfigError(f"output must be one of {', '.join(map(repr, get_args(Output)))}, found {output!r}.")
+        if seed < 0:
+            raise ConfigError(f"seed must be at least 0, found {seed}.")
+        if output == "counts" and not self.space.gives_counts:
+            raise DataError(
+                f"{self.name} works in a space that does not give raw counts, because it was fitted on other "
+                'measurements: fit it on raw counts (Design(counts=...)), or ask for output="expression".'
+            )
         condition = self.vocabulary.resolve(condition)
         if adata.n_obs == 0:
             raise DataError("there are no control cells to predict from: the table given has 0 rows.")
@@ -85,9 +114,15 @@ class AbstractMap(eqx.Module):
         moved = np.asarray(self.transport(source, condition))
         if not np.isfinite(moved).all():
             raise DataError(f"the prediction for {str(condition)!r} is not finite: look at the input cells.")
-        values = self.space.decode(moved)
-        if clip and self.space.nonnegative:
-            values = np.maximum(values, 0.0)
+        if output == "counts":
+            library = library_of(adata, self.space.layer, self.space.genes)
+            # Conditions that are predicted from the same controls must not share their noise.
+            state = np.random.SeedSequence([seed, zlib.crc32(repr(condition).encode())]).generate_state(1)
+            values = self.space.counts(moved, library, seed=int(state[0]))
+        else:
+            values = self.space.decode(moved)
+            if clip and self.space.nonnegative:
+                values = np.maximum(values, 0.0)
         near = self.nearness(condition)
         obs = cast("pd.DataFrame", adata.obs).copy()
         obs["condition"] = str(condition)
@@ -104,6 +139,12 @@ class AbstractMap(eqx.Module):
             "extrapolates": list(near.extrapolates),
             "versions": storage.versions(),
         }
+        if output == "counts" and (noise := self.space.noise) is not None:
+            out.uns["cellgap"]["counts"] = {
+                "library": "total of each control cell over the genes of the space",
+                "dispersion": noise.rule,
+                "seed": seed,
+            }
         return out
 
     def nearness(self, condition: Condition | str) -> Nearness:
