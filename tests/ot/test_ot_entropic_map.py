@@ -69,13 +69,13 @@ def test_elastic_cost_moves_only_the_coordinates_that_changed():
     rng = np.random.default_rng(0)
     x, y = (jnp.asarray(rng.normal(size=(128, 6)), jnp.float32).at[:, 0].add(shift) for shift in (0.0, 4.0))
     still = {}
-    for l1 in (0.0, 20.0):
+    for l1 in (0.0, 6.0):
         cost = ot.ElasticNet(l1=l1)
-        g = ot.sinkhorn(x, y, epsilon=0.5, cost=cost).g
-        moved = ot.entropic_map(x, y, g, epsilon=0.5, cost=cost) - x
+        g = ot.sinkhorn(x, y, epsilon=5.0, cost=cost).g
+        moved = ot.entropic_map(x, y, g, epsilon=5.0, cost=cost) - x
         still[l1] = float(jnp.mean(moved[:, 1:] == 0.0))
         assert float(jnp.mean(moved[:, 0])) == pytest.approx(4.0, abs=0.3)
-    assert still[0.0] == 0.0 and still[20.0] > 0.7
+    assert still[0.0] == 0.0 and still[6.0] > 0.7
 
 
 def test_without_its_l1_part_the_elastic_map_is_the_barycentric_one(x64):

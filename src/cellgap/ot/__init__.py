@@ -9,6 +9,7 @@ from cellgap.ot._gaussian import bures_distance2, bures_map, gaussian_entropic_c
 from cellgap.ot._monge_gap import MongeGap, exact_monge_gap, monge_gap
 from cellgap.ot._pairing import Pairs, draw_columns, draw_pairs
 from cellgap.ot._sinkhorn import SinkhornResult, entropic_cost, entropic_self_cost, sinkhorn, transport_plan
+from cellgap.ot._streamed import StreamedDivergence, streamed_cost, streamed_divergence, streamed_self_cost
 
 __all__ = [
     "Cost",
@@ -16,6 +17,7 @@ __all__ = [
     "MongeGap",
     "Pairs",
     "SinkhornResult",
+    "StreamedDivergence",
     "assignment",
     "assignment_cost",
     "bures_distance2",
@@ -37,6 +39,9 @@ __all__ = [
     "sinkhorn",
     "sinkhorn_divergence",
     "squared_distances",
+    "streamed_cost",
+    "streamed_divergence",
+    "streamed_self_cost",
     "symmetric_root",
     "transport_plan",
     "two_batch_divergence",

@@ -64,7 +64,7 @@ def _placed(x: Array, weights: Weights) -> Array:
     return jnp.where(real, x, weights @ jnp.where(real, x, 0.0))
 
 
-def _flat(x: Array, weights: Weights, cost: Cost) -> Array:
+def flat_cells(x: Array, weights: Weights, cost: Cost) -> Array:
     """Return the cells where `flat_cost` measures the cost; a gradient goes back through it."""
     return on_sphere(_placed(x, weights), cost) if cost == "cosine" else x
 
@@ -199,13 +199,13 @@ def entropic_cost(
     -----
     Source: Cuturi 2013 for the iteration, Feydy et al. 2019, section 3 for the gradient.
     """
-    _check_epsilon(epsilon)
+    check_epsilon(epsilon)
     check_cost(cost)
     start = jnp.zeros(x.shape[0], x.dtype) if f0 is None else f0
-    x, y = _flat(x, a, cost), _flat(y, b, cost)
+    x, y = flat_cells(x, a, cost), flat_cells(y, b, cost)
     problem = _Problem(flat_cost(cost), float(tol), int(max_iterations), anneal, False, paired)
     value, solved = _value(x, y, a, b, jnp.asarray(epsilon, x.dtype), jax.lax.stop_gradient(start), problem)
-    return _result(value, solved, tol)
+    return result(value, solved, tol)
 
 
 def entropic_self_cost(
@@ -221,22 +221,22 @@ def entropic_self_cost(
 
     Arguments as in `entropic_cost`; the cost has to be symmetric.
     """
-    _check_epsilon(epsilon)
+    check_epsilon(epsilon)
     check_cost(cost)
     check_symmetric(cost, x.shape[1])
-    x = _flat(x, a, cost)
+    x = flat_cells(x, a, cost)
     problem = _Problem(flat_cost(cost), float(tol), int(max_iterations), False, True, True)
     start = jnp.zeros(x.shape[0], x.dtype)
     value, solved = _value(x, x, a, a, jnp.asarray(epsilon, x.dtype), start, problem)
-    return _result(value, solved, tol)
+    return result(value, solved, tol)
 
 
-def _check_epsilon(epsilon: Array | float) -> None:
+def check_epsilon(epsilon: Array | float) -> None:
     if isinstance(epsilon, (int, float)) and not 0.0 < epsilon < float("inf"):
         raise ConfigError(f"epsilon must be a finite number above 0, in the unit of the cost, found {epsilon}.")
 
 
-def _result(value: Array, solved: Potentials, tol: float) -> SinkhornResult:
+def result(value: Array, solved: Potentials, tol: float) -> SinkhornResult:
     solved = jax.lax.stop_gradient(solved)
     return SinkhornResult(value, solved.f, solved.g, solved.iterations, solved.error, solved.error <= tol)
 
@@ -277,6 +277,6 @@ def transport_plan(
     Arguments as in `entropic_cost`, with the values of the solve.
     """
     check_cost(cost)
-    x, y = _flat(x, a, cost), _flat(y, b, cost)
+    x, y = flat_cells(x, a, cost), flat_cells(y, b, cost)
     c = _costs(_placed(x, a), _placed(y, b), flat_cost(cost), paired)
     return plan(c, result.f, result.g, a, b, epsilon)
