@@ -17,7 +17,7 @@ from anndata import AnnData
 from toy import KEY, State, start
 
 from cellgap.errors import ConfigError, DataError
-from cellgap.study import Cells, Design, ShuffledReader, Study
+from cellgap.study import CellBlock, Design, ShuffledReader, Study
 from cellgap.train import Loop, Streamed, fit
 
 DESIGN = Design(treatment="drug", control="c", counts=None)
@@ -32,7 +32,7 @@ def descend(state: State, key: jax.Array, batch: dict[str, jax.Array]) -> tuple[
     return State(state.weights + velocity, velocity), {"loss": jnp.mean(error**2)}
 
 
-def prepare(cells: Cells) -> dict[str, np.ndarray]:
+def prepare(cells: CellBlock) -> dict[str, np.ndarray]:
     x = cells.values.toarray() if sp.issparse(cells.values) else np.asarray(cells.values)
     return {"x": x, "y": x @ np.float32([1, -2, 3])}
 
@@ -54,7 +54,7 @@ def plain(study) -> list[State]:
     rows = np.concatenate([ShuffledReader(study, seed=5, chunk=4, n_chunks=6).read(0, SIZE * LOOP.n_steps).rows])
     one, states = jax.jit(descend), [start()]
     for i in range(LOOP.n_steps):
-        batch = prepare(Cells(rows, study.adata.X[rows[i * SIZE : (i + 1) * SIZE]]))
+        batch = prepare(CellBlock(rows, study.adata.X[rows[i * SIZE : (i + 1) * SIZE]]))
         states.append(one(states[-1], jr.fold_in(jr.key(KEY), i), batch)[0])
     return states
 
@@ -77,7 +77,7 @@ def test_streamed_training_is_a_plain_loop_bit_for_bit_from_memory_and_disk(stud
 def test_streamed_training_is_training_on_the_device_given_the_same_batches(study, plain):
     """The same step, with all cells on the device and the order of the reader as a table of rows."""
     rows = ShuffledReader(study, seed=5, chunk=4, n_chunks=6).read(0, SIZE * LOOP.n_steps).rows.reshape(-1, SIZE)
-    cells = prepare(Cells(np.arange(N_OBS), study.adata.X))
+    cells = prepare(CellBlock(np.arange(N_OBS), study.adata.X))
 
     def step(data, state: tuple[State, jax.Array], key):
         rows, cells = data

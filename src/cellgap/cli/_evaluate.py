@@ -17,6 +17,7 @@ def evaluate(
     n_draws: int = 5,
     suite: Literal["vcc2026"] | None = None,
     target_genes: Annotated[bool, Parameter(negative="")] = False,
+    workers: int | None = None,
     data: Path | None = None,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -34,11 +35,17 @@ def evaluate(
         Score the field's benchmark suite on raw counts instead; needs the extra "eval".
     target_genes
         Of a suite: treatments are named after the genes that they hit, which are left out of their scores.
+    workers
+        Processes of this machine that the conditions are spread over; needs the extra "scale".
     data
         Where the run's data are now, if they were moved.
     quiet
         Show no progress.
     """
+    if suite is not None and workers is not None:
+        from cellgap.errors import ConfigError
+
+        raise ConfigError("--workers spreads our own scores, and a suite does all conditions at once: leave one out.")
     opened = Run.open(run, data)
     if suite is not None:
         from cellgap.cli._scores import score_suite
@@ -52,7 +59,7 @@ def evaluate(
         raise ConfigError("--target-genes belongs to --suite vcc2026: add it, or leave --target-genes out.")
     from cellgap.cli._scores import score
 
-    scores = score(opened, n_cells=n_cells, n_draws=n_draws, progress=not quiet)
+    scores = score(opened, n_cells=n_cells, n_draws=n_draws, progress=not quiet, workers=workers)
     show(scores)
     show(f"scores: {run}/table.csv, summary.csv, comparisons.csv", f"next:   cellgap report {run}")
     return 0

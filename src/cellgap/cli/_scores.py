@@ -1,6 +1,7 @@
 """The scores of a run as files in its folder, and whether they are those of its model."""
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cellgap.cli._run_folder import Run
@@ -35,11 +36,12 @@ class Scores(NamedTuple):
     settings: dict[str, Any]
 
 
-def score(run: Run, *, n_cells: int, n_draws: int, progress: bool) -> "Evaluation":
-    """Return the evaluation of a run after writing its tables into the run's folder."""
-    from cellgap.evaluate import evaluate
+def score(run: Run, *, n_cells: int, n_draws: int, progress: bool, workers: int | None = None) -> "Evaluation":
+    """Return the evaluation of a run, by worker processes where asked for, after writing its tables into its folder."""
+    from cellgap.evaluate import evaluate, local_workers
 
-    found = evaluate(run.fitted, run.split, n_cells=n_cells, n_draws=n_draws, progress=progress)
+    with nullcontext() if workers is None else local_workers(workers) as client:
+        found = evaluate(run.fitted, run.split, n_cells=n_cells, n_draws=n_draws, progress=progress, client=client)
     frames = {"table": found.table, "summary": found.summary(), "comparisons": found.comparisons}
     for name in FRAMES:
         text = frames[name].to_csv(index=False)

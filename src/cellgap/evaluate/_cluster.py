@@ -1,5 +1,6 @@
 """Conditions scored by the workers of a Dask cluster: a worker that dies loses nothing."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,8 +33,12 @@ def local_workers(n: int) -> Iterator["Client"]:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise _missing() from error
-    options: dict[str, Any] = {"n_workers": n, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with LocalCluster(**options) as cluster, Client(cluster) as client:
+    # No page to watch it, and no notice of workers that were slow to start or stop.
+    options: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.ERROR}
+    with (
+        LocalCluster(n_workers=n, threads_per_worker=1, processes=True, **options) as cluster,
+        Client(cluster) as client,
+    ):
         yield client
 
 

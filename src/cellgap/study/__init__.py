@@ -7,7 +7,7 @@ from cellgap.study import split
 from cellgap.study._check import Findings, check
 from cellgap.study._condition import Condition
 from cellgap.study._design import Design
-from cellgap.study._reader import Cells, ShuffledReader
+from cellgap.study._reader import CellBlock, ShuffledReader
 from cellgap.study._split import Role, Split
 from cellgap.study._study import Study
 from cellgap.study._treatment import Treatment
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cellgap.study._simulate_latent import simulate_latent
 
 __all__ = [
-    "Cells",
+    "CellBlock",
     "Condition",
     "Design",
     "Findings",

@@ -11,7 +11,7 @@ from cellgap.study._measurements import row_bytes
 from cellgap.study._study import Study
 
 
-class Cells(NamedTuple):
+class CellBlock(NamedTuple):
     """Some cells of a study.
 
     Parameters
@@ -85,7 +85,7 @@ class ShuffledReader:
         self._chunks = [self.rows[i : i + chunk] for i in range(0, len(self.rows), chunk)]
         self._n_chunks = n_chunks
         self._plan: tuple[int, np.ndarray, np.ndarray] | None = None
-        self._buffer: tuple[tuple[int, int], Cells] | None = None
+        self._buffer: tuple[tuple[int, int], CellBlock] | None = None
 
     def __len__(self) -> int:
         """Return the number of cells of an epoch."""
@@ -102,7 +102,7 @@ class ShuffledReader:
         of_chunks = np.sort([int(of_rows[rows].sum()) for rows in self._chunks])
         return int(of_chunks[-self._n_chunks :].sum())
 
-    def read(self, start: int, stop: int) -> Cells:
+    def read(self, start: int, stop: int) -> CellBlock:
         """Return the cells at positions ``start .. stop - 1`` of the endless stream of epochs.
 
         Epoch ``e`` is at the positions from ``e * len(reader)``. Reading forward reads every chunk once an epoch.
@@ -117,11 +117,11 @@ class ShuffledReader:
             begin, end = int(edges[number]), int(edges[number + 1])
             here = slice(position - begin, min(end, position + stop - start) - begin)
             # Copies: a view would keep the whole buffer alive while the next one is read.
-            parts.append(Cells(*(part[here].copy() for part in self._filled(epoch, number, order))))
+            parts.append(CellBlock(*(part[here].copy() for part in self._filled(epoch, number, order))))
             start += here.stop - here.start
         return _joined(parts)
 
-    def batches(self, size: int, *, epoch: int = 0, position: int = 0) -> Iterator[Cells]:
+    def batches(self, size: int, *, epoch: int = 0, position: int = 0) -> Iterator[CellBlock]:
         """Yield the cells of an epoch from a position on, `size` at a time; the last batch may be smaller."""
         first, end = epoch * len(self.rows), (epoch + 1) * len(self.rows)
         for start in range(first + position, end, size):
@@ -137,7 +137,7 @@ class ShuffledReader:
             self._plan = epoch, order, np.concatenate([[0], ends[last]])
         return self._plan[1:]
 
-    def _filled(self, epoch: int, number: int, order: np.ndarray) -> Cells:
+    def _filled(self, epoch: int, number: int, order: np.ndarray) -> CellBlock:
         """Return the cells of a buffer, shuffled."""
         if self._buffer is None or self._buffer[0] != (epoch, number):
             self._buffer = None  # let the old one go before the new one is read
@@ -147,14 +147,14 @@ class ShuffledReader:
             values = _stacked([self._study.values(rows, self._genes) for rows in chunks])
             rows = np.concatenate(chunks)
             shuffle = np.random.default_rng([self._seed, epoch, 1 + number]).permutation(len(rows))
-            self._buffer = (epoch, number), Cells(rows[shuffle], values[shuffle])
+            self._buffer = (epoch, number), CellBlock(rows[shuffle], values[shuffle])
         return self._buffer[1]
 
 
-def _joined(parts: list[Cells]) -> Cells:
+def _joined(parts: list[CellBlock]) -> CellBlock:
     if len(parts) == 1:
         return parts[0]
-    return Cells(np.concatenate([p.rows for p in parts]), _stacked([p.values for p in parts]))
+    return CellBlock(np.concatenate([p.rows for p in parts]), _stacked([p.values for p in parts]))
 
 
 def _stacked(values: list[Any]) -> Any:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from cellgap.errors import DataError
-from cellgap.study import Cells, ShuffledReader
+from cellgap.study import CellBlock, ShuffledReader
 
 
 @runtime_checkable
@@ -46,7 +46,7 @@ class Streamed:
         The size is below 1.
     """
 
-    def __init__(self, reader: ShuffledReader, size: int, prepare: Callable[[Cells], Any]) -> None:
+    def __init__(self, reader: ShuffledReader, size: int, prepare: Callable[[CellBlock], Any]) -> None:
         if size < 1:
             raise DataError(f"a batch needs at least 1 cell, found size={size}.")
         self._reader, self._size, self._prepare = reader, size, prepare
