@@ -66,9 +66,9 @@ class ICNN(eqx.Module):
     Source: Amos, Xu and Kolter 2017; square and activations as in CellOT (Bunne et al. 2023).
     """
 
-    inputs: tuple[Float[Array, "d n_out"], ...]
-    offsets: tuple[Float[Array, " n_out"], ...]
-    hidden: tuple[Float[Array, "n_in n_out"], ...]
+    inputs: tuple[Float[Array, "d _"], ...]
+    offsets: tuple[Float[Array, " _"], ...]
+    hidden: tuple[Float[Array, "_ _"], ...]
     activation: ConvexActivation = eqx.field(static=True)
 
     @classmethod

@@ -44,8 +44,8 @@ class PICNN(eqx.Module):
     z_factor: tuple[Linear, ...]
     x_factor: tuple[Linear, ...]
     offset: tuple[Linear, ...]
-    inputs: tuple[Float[Array, "d n_out"], ...]
-    hidden: tuple[Float[Array, "n_in n_out"], ...]
+    inputs: tuple[Float[Array, "d _"], ...]
+    hidden: tuple[Float[Array, "_ _"], ...]
     activation: ConvexActivation = eqx.field(static=True)
 
     @classmethod
