@@ -73,10 +73,11 @@ def test_what_a_fit_leaves(fitted, codes):
 
 
 def test_the_gaps_come_with_a_scale_a_meaning_and_a_remedy(fitted):
-    monge, spread = fitted.gaps()
-    assert (monge.name, spread.name) == ("Monge gap", "spread gap")
+    monge, spread, start = fitted.gaps()
+    assert (monge.name, spread.name, start.name) == ("Monge gap", "spread gap", "start gap")
     assert monge.value >= 0 and abs(spread.value) < 0.5
-    for gap in (monge, spread):
+    assert fitted.chosen in start.scale and fitted.start.judged_on in start.scale and "identity" in start.scale
+    for gap in (monge, spread, start):
         assert "0 = " in gap.scale and gap.meaning and gap.remedy
     assert "gap_weight" in monge.remedy and "two_batch" in spread.remedy
 
@@ -245,7 +246,7 @@ def test_the_energy_distance_of_every_fold_and_padding_has_no_part_in_it(fitted,
     roles = codes.split.roles.copy()
     roles[codes.rows(chosen[0], Role.TRAIN)[:9]] = Role.VALID
     codes = dataclasses.replace(codes, split=dataclasses.replace(codes.split, roles=roles))
-    problem = training_problem(codes, chosen, Role.VALID, fitted.path)
+    problem = training_problem(codes, chosen, Role.VALID, fitted.start)
     sizes = [len(codes.cells(c, Role.VALID)) for c in chosen]
     assert sizes[0] != sizes[1] and problem.targets.index.shape[1] == max(sizes)
     for k, condition in enumerate(chosen):

@@ -1,5 +1,6 @@
 """Affine maps of conditions, measured and unmeasured: Gaussian optimal transport, regressed on condition features."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import equinox as eqx
@@ -19,6 +20,10 @@ Start = Literal["identity", "shift", "gaussian"]
 # Kernel lengths tried, in units of the median distance between neighboring training conditions.
 _LENGTHS = (0.2, 0.5, 1.0, 2.0, 4.0)
 _NUGGET = 1e-3
+# Noise of effects, and spread of the mean effect, in units of the kernel's variance.
+_NOISES = (0.01, 0.1, 0.3, 1.0, 3.0)
+_LINEAR_SHARES = (0.0, 1.0, 10.0)
+_MEAN_VARIANCE = 100.0
 
 
 def condition_features(encoder: FittedEncoder, condition: Condition) -> Float[np.ndarray, " p"]:
@@ -119,34 +124,134 @@ def fit_affine_path(codes: Codes, start: Start) -> AffinePath:
     Penalty and kernel are chosen by leaving treatments out.
     """
     moments = codes.moments
-    d = codes.space.dim
     features = np.stack([condition_features(codes.encoder, m.condition) for m in moments])
     center = np.mean([m.control_mean for m in moments], axis=0)
     parts = [displacement(m, center, start) for m in moments]
     shifts = np.stack([s for s, _ in parts])
-    groups = groups_of([m.condition for m in moments])
-    scale = feature_scale(features)
-    # Errors of the linear part count by the displacement they cause on control cells.
+    linears = np.stack([part for _, part in parts]) if start == "gaussian" else None
+    return affine_path(features, groups_of([m.condition for m in moments]), center, root_of(moments), shifts, linears)
+
+
+def root_of(moments: Sequence[Moments]) -> np.ndarray:
+    """Return a root of the controls' mean covariance, by which errors of linear parts count as displacements."""
     spread = np.mean([m.control_cov for m in moments], axis=0)
+    d = len(spread)
     # The ridge follows the unit of the data: rounding makes eigenvalues of large numbers negative by more than 1e-9.
-    root = np.linalg.cholesky(spread + max(1e-9 * np.trace(spread) / d, 1e-30) * np.eye(d)).T
-    targets = {"shift": shifts}
-    if start == "gaussian":
-        targets["linear"] = np.stack([(root @ part).ravel() for _, part in parts])
+    return np.linalg.cholesky(spread + max(1e-9 * np.trace(spread) / d, 1e-30) * np.eye(d)).T
+
+
+def affine_path(
+    features: np.ndarray,
+    groups: np.ndarray,
+    center: np.ndarray,
+    root: np.ndarray,
+    shifts: np.ndarray,
+    linears: np.ndarray | None,
+) -> AffinePath:
+    """Return the path through the affine maps of conditions.
+
+    Parameters
+    ----------
+    features, groups
+        Features of the conditions, shape (k, p), and the groups to leave out.
+    center, root
+        Where linear parts act about, and the root of the controls' covariance.
+    shifts, linears
+        Of the conditions' maps, shapes (k, d) and (k, d, d).
+    """
+    d, scale = len(center), feature_scale(features)
     length = _best_length(features, shifts, groups, scale)
-    coefficients = {name: _kriged(features, value, groups, scale, length) for name, value in targets.items()}
     linear = None
-    if start == "gaussian":
-        stacked = coefficients["linear"].reshape(-1, d, d)
+    if linears is not None:
+        targets = np.stack([(root @ part).ravel() for part in linears])
+        stacked = _kriged(features, targets, groups, scale, length).reshape(-1, d, d)
         linear = jnp.asarray(np.linalg.solve(root, stacked), jnp.float32)
     return AffinePath(
         jnp.asarray(center, jnp.float32),
         scale,
         features / scale,
         float(length),
-        jnp.asarray(coefficients["shift"], jnp.float32),
+        jnp.asarray(_kriged(features, shifts, groups, scale, length), jnp.float32),
         linear,
     )
+
+
+def kernel_path(
+    features: np.ndarray,
+    groups: np.ndarray,
+    center: np.ndarray,
+    root: np.ndarray,
+    shifts: np.ndarray,
+    linears: np.ndarray | None,
+) -> AffinePath:
+    """Return the path of affine maps by kernel ridge regression around their mean.
+
+    The kernel is Gaussian plus a share of a linear one. Unlike `affine_path` it does not run through the measured
+    maps: they are smoothed. Length, share and noise are those that predict the shifts of left-out groups best, in
+    closed form (block inversion); the noise of linear parts is their own. Parameters as in `affine_path`.
+    """
+    d, scale = len(center), feature_scale(features)
+    length, share, noise = _best_kernel(features, groups, scale, shifts, _lengths(features / scale), _LINEAR_SHARES)
+    linear = None
+    if linears is not None:
+        targets = np.stack([(root @ part).ravel() for part in linears])
+        # Only the inner products of the targets matter for the choice: as many columns as conditions hold them.
+        compact = np.linalg.svd(targets, full_matrices=False)
+        _, _, own = _best_kernel(features, groups, scale, compact[0] * compact[1], [length], [share])
+        stacked = _smoothed(features, scale, targets, length, share, own).reshape(-1, d, d)
+        linear = jnp.asarray(np.linalg.solve(root, stacked), jnp.float32)
+    smoothed = _smoothed(features, scale, shifts, length, share, noise)
+    return AffinePath(
+        jnp.asarray(center, jnp.float32),
+        scale,
+        features / scale,
+        float(length),
+        jnp.asarray(smoothed, jnp.float32),
+        linear,
+    )
+
+
+def _kernel(features: np.ndarray, scale: np.ndarray, length: float, share: float) -> np.ndarray:
+    """Return the covariance of effects between conditions: of the mean effect, the Gaussian kernel, the linear one."""
+    scaled, count = features / scale, features[:, 0]
+    near = _basis(features, scale, scaled, length)[:, features.shape[1] :]
+    return _MEAN_VARIANCE * np.outer(count, count) + near + share * scaled @ scaled.T / scaled.shape[1]
+
+
+def _best_kernel(
+    features: np.ndarray,
+    groups: np.ndarray,
+    scale: np.ndarray,
+    targets: np.ndarray,
+    lengths: Sequence[float],
+    shares: Sequence[float],
+) -> tuple[float, float, float]:
+    """Return length, linear share and noise that predict left-out groups best."""
+    members = members_of(groups)
+    best, error = (lengths[-1], shares[0], _NOISES[-1]), np.inf
+    for length in lengths:
+        for share in shares:
+            values, vectors = np.linalg.eigh(_kernel(features, scale, length, share))
+            projected = vectors.T @ targets
+            for noise in _NOISES:
+                inverse = (vectors / (values + noise)) @ vectors.T
+                weights = (vectors / (values + noise)) @ projected
+                left_out = (np.linalg.solve(inverse[np.ix_(rows, rows)], weights[rows]) for rows in members)
+                total = sum(float((residuals**2).sum()) for residuals in left_out)
+                if total < error * (1.0 - 1e-6):
+                    best, error = (length, share, noise), total
+    return best
+
+
+def _smoothed(
+    features: np.ndarray, scale: np.ndarray, targets: np.ndarray, length: float, share: float, noise: float
+) -> np.ndarray:
+    """Return coefficients of trend and anchors, shape (p + k, targets)."""
+    kernel = _kernel(features, scale, length, share)
+    weights = np.linalg.solve(kernel + noise * np.eye(len(kernel)), targets)
+    trend = share * (features / scale).T @ weights / len(scale) / scale[:, None]
+    trend[0] += _MEAN_VARIANCE * features[:, 0] @ weights
+    return np.concatenate([trend, weights])
 
 
 def _basis(features: np.ndarray, scale: np.ndarray, anchors: np.ndarray, length: float) -> np.ndarray:
@@ -168,10 +273,7 @@ def _kriged(
 
 def _best_length(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, scale: np.ndarray) -> float:
     """Return the kernel length that predicts left-out groups best; the shortest where there is nothing to leave out."""
-    distances = cdist(features / scale, features / scale)
-    apart = distances[distances > 1e-9]
-    unit = float(np.median(np.where(distances > 1e-9, distances, np.inf).min(1))) if len(apart) else 1.0
-    lengths = [unit * factor for factor in _LENGTHS]
+    lengths = _lengths(features / scale)
     if len(members_of(groups)) < 3:
         return lengths[0]
     # The penalty of the trend is that of all conditions: it says little about one group, and choosing it anew without
@@ -186,6 +288,14 @@ def _best_length(features: np.ndarray, targets: np.ndarray, groups: np.ndarray, 
     errors = np.asarray(errors)
     # Within one per cent, the shorter kernel: it leaves unseen conditions to the trend.
     return lengths[int(np.flatnonzero(errors <= errors.min() * 1.01)[0])]
+
+
+def _lengths(vectors: np.ndarray) -> list[float]:
+    """Return the kernel lengths to try."""
+    distances = cdist(vectors, vectors)
+    apart = distances[distances > 1e-9]
+    unit = float(np.median(np.where(distances > 1e-9, distances, np.inf).min(1))) if len(apart) else 1.0
+    return [unit * factor for factor in _LENGTHS]
 
 
 def _unexplained(inverse: np.ndarray, rows: np.ndarray, rest: np.ndarray) -> float:

@@ -14,18 +14,20 @@ from pydantic import Field
 from cellgap.encode import AbstractEncoder, FittedEncoder
 from cellgap.errors import ConditionError
 from cellgap.gap import Gap
-from cellgap.nn import Conditioning, PerturbationNet
+from cellgap.nn import Conditioning, PerturbationNet, Pooling
 from cellgap.ot import Cost
 from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
-from cellgap.transport._affine import AffinePath, Start, affine, condition_features, fit_affine_path
+from cellgap.train import Loop
+from cellgap.transport._affine import affine, condition_features
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Vocabulary
-from cellgap.transport._gaps import map_gaps
+from cellgap.transport._gaps import map_gaps, start_gap
 from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._objective import FitLoss, Objective
+from cellgap.transport._start import ConditionalStart, StartMap, start_of
 from cellgap.transport._train_map import Optimization, run_fingerprint, train_map
 from cellgap.transport._training_data import VALID_CELLS, training_problem, typical_cost, validation_conditions
 
@@ -37,17 +39,19 @@ class ConditionalMonge:
     """One map for all conditions: ``T(x, c)`` with ``T(x, control) = x``, seen conditions and unseen ones.
 
     Minimizes over conditions ``OT(T(x), y) - OT(T(x), T(x')) / 2 + gap_weight * MongeGap(T)``, where `x` and `x'` are
-    independent batches of matched controls and `y` treated cells. The map is a closed-form affine path (see `start`)
-    plus a network that begins at zero.
+    independent batches of matched controls and `y` treated cells. The map is a closed form (see `start`) plus a network
+    that begins at zero.
 
     Parameters
     ----------
     space, encoder
         Where cells and conditions live.
     start
-        ``"gaussian"``: Gaussian optimal maps; ``"shift"``: mean shifts; both interpolated over conditions (see
-        `AffinePath`); ``"identity"``: as published. Training starts there, and the start is kept where held-out cells
-        do not get closer.
+        ``"auto"``: the closed form that predicts held-out conditions best, out of doing nothing, every simple rule with
+        and without Gaussian shape, and paths; validation conditions decide where the split has them, else training
+        conditions that are left out in the manner of the split (see `StartMap`). ``"gaussian"``: Gaussian optimal maps;
+        ``"shift"``: mean shifts; both interpolated over conditions (see `AffinePath`); ``"identity"``: as published.
+        Training starts there, and the start is kept where held-out cells do not get closer.
     fit_loss
         ``"two_batch"`` keeps the spread of populations; ``"same_batch"`` is the published loss, which shrinks them.
     cost, gap_cost
@@ -59,8 +63,10 @@ class ConditionalMonge:
         Whether the epsilons are relative.
     gap_weight
         Weight of the Monge gap.
-    conditioning, hidden, embedding
+    conditioning, pooling, rank, hidden, embedding
         The network; see `cellgap.nn.PerturbationNet`.
+    separate
+        Whether every part of the encoder (descriptor, dose) has a dense layer of its own, as published.
     optimization
         Steps, batches, learning rate; see `Optimization`.
 
@@ -72,7 +78,7 @@ class ConditionalMonge:
 
     space: AbstractSpace
     encoder: AbstractEncoder
-    start: Start = "gaussian"
+    start: ConditionalStart = "auto"
     fit_loss: FitLoss = "two_batch"
     cost: Cost = "euclidean"
     gap_cost: Cost = "euclidean"
@@ -81,9 +87,44 @@ class ConditionalMonge:
     relative: bool = True
     gap_weight: Annotated[float, Field(ge=0)] = 1.0
     conditioning: Conditioning = "gated"
+    pooling: Pooling = "mean"
+    separate: bool = False
+    rank: Annotated[int, Field(ge=1)] = 4
     hidden: Widths = (64, 64, 64, 64)
     embedding: Annotated[int, Field(ge=1)] = 50
     optimization: Optimization = Optimization()
+
+    @classmethod
+    def reference(cls, space: AbstractSpace, encoder: AbstractEncoder) -> "ConditionalMonge":
+        """Return the published model: its network, loss, epsilons and optimizer.
+
+        Identity start, one dense layer a kind of condition vector, loss of one batch, Euclidean cost, epsilons 1.0 and
+        0.01, 10,000 steps of 512 cells, AdamW at 1e-4 without clipping or averaging. Deviations: the readout starts
+        near zero, batches are drawn without replacement, and of the states that are validated the best is kept.
+
+        Parameters
+        ----------
+        space, encoder
+            Published: an autoencoder of 50 dimensions; a descriptor and the logarithm of the dose.
+
+        Notes
+        -----
+        Source: Conditional Monge Gap (arXiv 2504.08328), methods and code.
+        """
+        return cls(
+            space=space,
+            encoder=encoder,
+            start="identity",
+            fit_loss="same_batch",
+            epsilon=1.0,
+            gap_epsilon=0.01,
+            relative=False,
+            conditioning="concat",
+            separate=True,
+            optimization=Optimization(
+                loop=Loop(n_steps=10_000), batch_size=512, learning_rate=1e-4, weight_decay=1e-5, clip=None, ema=0.0
+            ),
+        )
 
     def fit(
         self, split: Split, *, key: PRNGKeyArray, folder: str | Path | None = None, progress: bool = False
@@ -118,10 +159,10 @@ class ConditionalMonge:
         """Return the map fitted on encoded cells; see `fit`."""
         split = codes.split
         key_net, key_run = jr.split(key)
-        path = fit_affine_path(codes, self.start)
-        problem = training_problem(codes, split.train_conditions, Role.TRAIN, path)
+        start = start_of(codes, self.start)
+        problem = training_problem(codes, split.train_conditions, Role.TRAIN, start)
         held = validation_conditions(codes)
-        valid = training_problem(codes, held, Role.VALID, path, most=VALID_CELLS) if held else None
+        valid = training_problem(codes, held, Role.VALID, start, most=VALID_CELLS) if held else None
         net = self._network(codes, key_net)
         objective = self.objective(codes)
         result = train_map(
@@ -143,14 +184,14 @@ class ConditionalMonge:
             codes.encoder,
             vocabulary_of(codes),
             (),
-            path,
+            start,
             trained,
             tuple(result.history),
             result.best_step,
             result.stopped,
             None,
         )
-        return dataclasses.replace(fitted, measured_gaps=map_gaps(fitted, codes))
+        return dataclasses.replace(fitted, measured_gaps=(*map_gaps(fitted, codes), *start_gap(start)))
 
     def _network(self, codes: Codes, key: PRNGKeyArray) -> PerturbationNet:
         def initialized(key: PRNGKeyArray) -> PerturbationNet:
@@ -161,6 +202,9 @@ class ConditionalMonge:
                 hidden=self.hidden,
                 embedding=self.embedding,
                 conditioning=self.conditioning,
+                pooling=self.pooling,
+                parts=[len(block.columns) for block in codes.encoder.blocks] if self.separate else None,
+                rank=self.rank,
                 key=key,
             )
 
@@ -182,6 +226,8 @@ class FittedConditionalMonge(AbstractMap):
 
     Parameters
     ----------
+    start
+        The closed form that the network starts from, with the table of what was compared.
     history
         One row a chunk of training: step, loss, fit, gap, valid (see `cellgap.train.FitResult`).
     best_step
@@ -198,12 +244,17 @@ class FittedConditionalMonge(AbstractMap):
     encoder: FittedEncoder
     vocabulary: Vocabulary
     measured_gaps: tuple[Gap, ...]
-    path: AffinePath
+    start: StartMap
     net: PerturbationNet
     history: tuple[dict[str, Any], ...]
     best_step: int
     stopped: str
     only: str | None
+
+    @property
+    def chosen(self) -> str:
+        """Name of the closed form that answers for conditions that were not trained on."""
+        return self.start.unseen.name
 
     def transport(self, z: np.ndarray, condition: Condition) -> np.ndarray:
         """Return the mapped cells; see `AbstractMap.transport`."""
@@ -213,14 +264,15 @@ class FittedConditionalMonge(AbstractMap):
                 f"this map was fitted for {self.only} alone and has no answer for {asked}: take ConditionalMonge."
             )
         encoded = self.encoder.encode_many([condition])
-        shift, linear = self.path.at(condition_features(self.encoder, condition))
+        known = self.start.known(self.vocabulary)
+        shift, linear = self.start.at(condition, condition_features(self.encoder, condition), known)
         moved = _transport(
             self.net,
             jnp.asarray(z),
             jnp.asarray(encoded.entities[0]),
             jnp.asarray(encoded.mask[0]),
             jnp.asarray(encoded.context[0]),
-            (self.path.center, shift, linear),
+            (self.start.center, shift, linear),
         )
         return np.asarray(moved)
 

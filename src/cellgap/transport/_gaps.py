@@ -7,6 +7,7 @@ from cellgap.ot import exact_monge_gap
 from cellgap.study import Role
 from cellgap.transport._codes import Codes
 from cellgap.transport._map import AbstractMap
+from cellgap.transport._start import StartMap
 
 _CELLS = 1024
 _CONDITIONS = 8
@@ -51,3 +52,22 @@ def map_gaps(fitted: AbstractMap, codes: Codes) -> tuple[Gap, ...]:
             )
         )
     return tuple(gaps)
+
+
+def start_gap(start: StartMap) -> tuple[Gap, ...]:
+    """Return how far the chosen closed form is from conditions that were left out; nothing where none were."""
+    if not start.table:
+        return ()
+    energy = {row["candidate"]: row["energy"] for row in start.table}
+    chosen = start.unseen.name
+    others = [f"{name} {value:.3g}" for name, value in energy.items() if name not in (chosen, "identity")][:2]
+    compared = "; ".join([f"chosen of {len(energy)}: {chosen}", *others, f"identity {energy['identity']:.3g}"])
+    return (
+        Gap(
+            "start gap",
+            energy[chosen],
+            f"0 = as if measured; {compared}; judged on {start.judged_on}",
+            "energy distance between what the closed form says of left-out conditions and their measured cells",
+            "measure conditions closer to those that are asked for, or describe them better to the encoder",
+        ),
+    )

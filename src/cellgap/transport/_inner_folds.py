@@ -32,16 +32,15 @@ def novelty_of(split: Split) -> Novelty:
         return "context" if split.params["column"] in split.study.context_names else "nothing"
     if split.kind in _KINDS:
         return _KINDS[split.kind]
-    found = [_novelty(c, split.train_conditions) for c in split.test_conditions]
-    return max(dict.fromkeys(found), key=found.count) if found else "nothing"
+    found: list[Novelty] = [_novelty(c, split.train_conditions) for c in split.test_conditions]
+    return max(found, key=found.count) if found else "nothing"
 
 
 def inner_folds(split: Split) -> list[np.ndarray]:
     """Return which training conditions to leave out together, by position; empty where none can be.
 
     - treatment: every treatment in turn, at all doses, alone and combined;
-    - dose: every dose in turn, of treatments with others; only doses between the others where the test doses are, and
-      only doses outside of them where the test doses are;
+    - dose: every dose in turn, of treatments with others; between, below or above the others, as the test doses are;
     - combination: every combination in turn whose members are measured alone;
     - context: every context in turn, of treatments that are measured in others too.
 
@@ -51,7 +50,8 @@ def inner_folds(split: Split) -> list[np.ndarray]:
     if kind == "treatment":
         folds = _by_treatment(conditions)
     elif kind == "dose":
-        folds = _by_dose(conditions, split.params)
+        sides = {_side(c, conditions) for c in split.test_conditions}
+        folds = _by_dose(conditions, {**split.params, "sides": sides})
     elif kind == "combination":
         folds = _by_combination(conditions)
     elif kind == "context":
@@ -108,29 +108,32 @@ def _by_context(conditions: Sequence[Condition], params: Mapping[str, Any]) -> l
 def _by_dose(conditions: Sequence[Condition], params: Mapping[str, Any]) -> list[set[int]]:
     """Leave out a dose of all treatments where the split takes it from most of them, else of each in another fold."""
     levels = {c.names: sorted({d.treatments for d in conditions if d.names == c.names}, key=_doses) for c in conditions}
-    several = [i for i, c in enumerate(conditions) if len(levels[c.names]) > 1]
-    kinds = {
-        between
-        for between, key in ((True, "interpolation"), (False, "extrapolation"))
-        if params.get(key) or key not in params
-    }
-    inside = {
-        i: 0 < levels[conditions[i].names].index(conditions[i].treatments) < len(levels[conditions[i].names]) - 1
-        for i in several
-    }
-    kept = [i for i in several if inside[i] in kinds] or several
+    kinds = set(params["sides"]) if "sides" in params else {"below", "between", "above"}
+    kept = [i for i, c in enumerate(conditions) if _side(c, conditions) in kinds]
     names = sorted({conditions[i].names for i in kept})
-    together = len(params.get("treatments", ())) * 2 > len(names)
-    if together:
+    if len(params.get("treatments", ())) * 2 > len(names):
         doses = sorted({_doses(conditions[i].treatments) for i in kept})
         return _dealt({i for i in kept if _doses(conditions[i].treatments) == dose} for dose in doses)
     # A fold holds one dose of a treatment at most, as long as there are no more doses than folds.
-    n = min(_FOLDS, max(len(names), *(len(levels[name]) for name in names)))
+    n = min(_FOLDS, max([len(names), *(len(levels[name]) for name in names)]))
     folds: list[set[int]] = [set() for _ in range(n)]
     for i in kept:
         c = conditions[i]
         folds[(names.index(c.names) + levels[c.names].index(c.treatments)) % n].add(i)
     return folds
+
+
+def _side(condition: Condition, known: Sequence[Condition]) -> str:
+    """Return where the doses of a condition lie relative to the other known doses of the same treatments."""
+    own = _doses(condition.treatments)
+    others = [
+        _doses(c.treatments) for c in known if c.names == condition.names and c.treatments != condition.treatments
+    ]
+    if not others:
+        return "alone"
+    below = any(all(a <= b for a, b in zip(other, own, strict=True)) for other in others)
+    above = any(all(a >= b for a, b in zip(other, own, strict=True)) for other in others)
+    return "between" if below and above else "above" if below else "below"
 
 
 def _doses(treatments: Iterable[Any]) -> tuple[float, ...]:

@@ -90,4 +90,6 @@ class FittedMeanShift(AbstractMap):
         if self.coefficients is not None:
             return condition_features(self.encoder, condition) @ self.coefficients
         known = Known(self.vocabulary.parsed(), self.vocabulary.vectors, self.vocabulary.scale, self.shifts)
-        return shift_by_rule(self.rule, condition, condition_features(self.encoder, condition), known)
+        # Only the nearest condition is a question of features; a condition need not be encodable for the others.
+        features = condition_features(self.encoder, condition) if self.rule == "nearest" else None
+        return shift_by_rule(self.rule, condition, features, known)

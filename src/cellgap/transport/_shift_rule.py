@@ -39,8 +39,17 @@ class Known(NamedTuple):
     shifts: np.ndarray
 
 
-def shift_by_rule(rule: Rule, condition: Condition, features: np.ndarray, known: Known) -> np.ndarray:
+def shift_by_rule(rule: str, condition: Condition, features: np.ndarray | None, known: Known) -> np.ndarray:
     """Return the mean effect of a condition by a rule other than ``"ridge"``, shape (d,).
+
+    Parameters
+    ----------
+    rule
+        See `MeanShift`.
+    condition, features
+        The condition; only ``"nearest"`` reads its features.
+    known
+        The training conditions.
 
     Raises
     ------
@@ -49,7 +58,7 @@ def shift_by_rule(rule: Rule, condition: Condition, features: np.ndarray, known:
     """
     if rule == "all":
         return known.shifts.mean(0)
-    if rule == "nearest":
+    if rule == "nearest" and features is not None:
         gaps = np.linalg.norm(known.vectors - features / known.scale, axis=1)
         # Conditions that the descriptor does not tell apart (such as two donors) count equally.
         return known.shifts[gaps <= gaps.min() + 1e-6].mean(0)

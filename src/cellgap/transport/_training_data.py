@@ -1,14 +1,19 @@
 """From codes to the arrays of a training problem, and the numbers that depend on the scale of the data."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from cellgap.errors import DataError
 from cellgap.ot import Cost, double_paired_cost
 from cellgap.study import Condition, Role
 from cellgap.transport._affine import AffinePath, condition_features
 from cellgap.transport._codes import Codes
+from cellgap.transport._map import vocabulary_of
 from cellgap.transport._problem import Problem, rows_table
+from cellgap.transport._start import StartMap
 
 _PAIRS = 2000
 VALID_CELLS = 512
@@ -16,7 +21,7 @@ VALID_CELLS = 512
 
 
 def training_problem(
-    codes: Codes, conditions: tuple[Condition, ...], role: Role, path: AffinePath, *, most: int | None = None
+    codes: Codes, conditions: tuple[Condition, ...], role: Role, path: AffinePath | StartMap, *, most: int | None = None
 ) -> Problem:
     """Return the problem of some conditions: their treated cells and matched controls that have one role.
 
@@ -42,7 +47,7 @@ def training_problem(
 
     controls = list(dict.fromkeys(c.control for c in conditions))
     encoded = codes.encoder.encode_many(conditions)
-    shifts, linears = zip(*(path.at(condition_features(codes.encoder, c)) for c in conditions), strict=True)
+    shifts, linears = zip(*_maps(codes, conditions, path), strict=True)
     used = np.concatenate([kept(c) for c in (*controls, *conditions)])
     # Only the cells of this problem go to the device, so row numbers are those of the compacted table.
     place = np.full(len(codes.z), -1, np.int64)
@@ -59,8 +64,27 @@ def training_problem(
         context=jnp.asarray(encoded.context),
         center=path.center,
         shifts=jnp.stack(shifts),
-        linears=None if path.linear is None else jnp.stack(linears),
+        linears=_stacked(linears),
     )
+
+
+def _maps(
+    codes: Codes, conditions: tuple[Condition, ...], path: AffinePath | StartMap
+) -> list[tuple[Float[Array, " d"], Float[Array, "d d"] | None]]:
+    """Return the closed-form map of every condition."""
+    features = [condition_features(codes.encoder, c) for c in conditions]
+    if isinstance(path, AffinePath):
+        return [path.at(f) for f in features]
+    known = path.known(vocabulary_of(codes))
+    return [path.at(c, f, known) for c, f in zip(conditions, features, strict=True)]
+
+
+def _stacked(linears: Sequence[Float[Array, "d d"] | None]) -> Float[Array, "k d d"] | None:
+    """Return linear parts as one array, zeros where a condition has none; None where no condition has one."""
+    given = [linear for linear in linears if linear is not None]
+    if not given:
+        return None
+    return jnp.stack([jnp.zeros_like(given[0]) if linear is None else linear for linear in linears])
 
 
 def validation_conditions(codes: Codes) -> tuple[Condition, ...]:
