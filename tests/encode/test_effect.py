@@ -227,6 +227,19 @@ def test_published_embedding_is_between_zero_and_one():
     assert np.abs(_points(strict, "b1") - _points(seen, "b1")).max() > 1e-3
 
 
+def test_treatments_without_dose():
+    study = _study(doses=(100.0,))
+    obs = study.obs.drop(columns="dose_nM")
+    adata = AnnData(study.adata.X, obs=obs, uns=dict(study.adata.uns))
+    plain = Study(adata, Design(treatment="drug", control="vehicle", context=("cell_line",)))
+    fitted = _effect().fit(_held(plain, "a2"))
+    points = np.stack([fitted.encode(Condition(n, cell_line="A549")).entities[0] for n in DRUGS])
+    found, true = _distances(points), _distances(_true(*DRUGS, doses=(100.0,)))
+    assert np.corrcoef(found[1], true[1])[0, 1] > 0.95
+    with pytest.raises(ConditionError, match="'a1' was measured without: leave it out"):
+        fitted.encode(Condition("a1", dose=10, unit="nM", cell_line="A549"))
+
+
 @pytest.mark.parametrize("options", [{}, {"mode": "seen_held_out"}, {"structure": None, "mode": "seen_held_out"}])
 def test_saved_encoders_load(options, tmp_path):
     study = _study()
