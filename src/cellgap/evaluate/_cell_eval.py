@@ -6,7 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
@@ -66,29 +66,40 @@ MEMBERS = (
         "error of the log fold changes of the changed genes over their size; 1 is no change predicted",
     ),
 )
-"""The six scored members of ``vcc2026``, in the order of the package."""
+"""The six scored members of ``vcc2026``, in the order of its description."""
 
 NAMES = tuple(member.name for member in MEMBERS)
 
 # The test that every installation has; the others of the package give other p-values.
 _BACKEND = "scanpy"
-_Undefined = float("nan")
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What the scorer says about one prediction of one panel.
+ERROR, DISTANCE = "expr_mse_unbiased_capped", "expr_distance_unbiased"
+_RATIO = "expr_mse_unbiased_capped_norm"  # of the sums of the two over perturbations
+
+
+class Score(NamedTuple):
+    """One member of one prediction: ``value = total / weight``, so that panels are pooled by adding both.
 
     Parameters
     ----------
-    values
-        Value of every member; NaN where the scorer has none.
-    used
-        Perturbations that it was averaged over.
+    value
+        As the package says; NaN where it has none.
+    total, weight
+        Sum over perturbations and their number; of the error, the sums of squared errors and of squared effects, which
+        are known even where noise leaves no effect in a single panel.
+    n
+        Perturbations with a value.
     """
 
-    values: Mapping[str, float]
-    used: Mapping[str, int]
+    value: float
+    total: float
+    weight: float
+    n: int
+
+
+NOTHING = Score(float("nan"), float("nan"), float("nan"), 0)
+Scores = Mapping[str, Score]
 
 
 class Scorer:
@@ -141,30 +152,41 @@ class Scorer:
             table = compute_metrics(predicted, self.measured, config=replace(self.config, cache_real=self._kept.name))
             means = aggregate_metrics(table)
         finite = table.filter(table["value"].is_not_null() & table["value"].is_not_nan())
-        # The error is a ratio of sums over all perturbations, and has no row for each of them.
-        used = {str(name): len(part) for (name,), part in finite.group_by("metric")}
-        used["expr_mse_unbiased_capped_norm"] = used.get("expr_distance_unbiased", 0)
-        values = dict(zip(means["metric"].to_list(), means["mean"].to_list(), strict=True))
-        return Scores(*_defined(values, used, self.n_perturbations))
+        n = {str(name): len(part) for (name,), part in finite.group_by("metric")}
+        return self._scores(dict(zip(means["metric"].to_list(), means["mean"].to_list(), strict=True)), n)
 
-    def replicate(self, *, n_splits: int, seed: int) -> dict[str, float]:
+    def _scores(self, means: Mapping[str, Any], n: Mapping[str, int]) -> dict[str, Score]:
+        """Return the members from the package's means over perturbations, and the numbers of perturbations."""
+        scores = {}
+        for member in MEMBERS:
+            value, count = _number(means.get(member.name)), n.get(member.name, 0)
+            total, weight = value * count, float(count)
+            if member.name == _RATIO:
+                count = min(n.get(ERROR, 0), n.get(DISTANCE, 0))
+                total, weight = (_number(means.get(part)) * count for part in (ERROR, DISTANCE))
+            known = self.n_perturbations >= member.least and count > 0
+            scores[member.name] = Score(value, total, weight, count) if known else NOTHING
+        return scores
+
+    def replicate(self, *, n_splits: int, seed: int) -> dict[str, Score]:
         """Return the members of a repeat of the experiment: one half of the measured cells against the other.
 
         The package's own anchor, averaged over splits. Each half has half of the treated and half of the control
-        cells, so this repeat is noisier than the measurement. NaN where the package has no anchor for a member, such as
-        where half of the cells call no gene changed.
+        cells, so this repeat is noisier than the measurement. No value where the package has no anchor for a member,
+        such as where half of the cells call no gene changed.
         """
-        found = self._anchor(NAMES, n_splits, seed)
+        found = self._anchor(None, n_splits, seed)
         if found is None:
             found = {}
-            for name in NAMES:
-                found |= self._anchor((name,), n_splits, seed) or {}
-        return _defined(found, dict.fromkeys(NAMES, self.n_perturbations), self.n_perturbations)[0]
+            for names in (*([name] for name in NAMES), [ERROR, DISTANCE]):
+                found |= self._anchor(names, n_splits, seed) or {}
+        return self._scores(found, dict.fromkeys((*NAMES, ERROR, DISTANCE), self.n_perturbations))
 
-    def _anchor(self, names: tuple[str, ...], n_splits: int, seed: int) -> dict[str, float] | None:
+    def _anchor(self, names: list[str] | None, n_splits: int, seed: int) -> dict[str, float] | None:
+        """Return the package's anchor of some metrics (None: of the preset), or None where it has none for one."""
         from cell_eval2.anchor import compute_replicate_anchor
 
-        config = self.config if names == NAMES else replace(self.config, metrics=list(names))
+        config = self.config if names is None else replace(self.config, metrics=names)
         try:
             with _called(refused=False):
                 _, anchor = compute_replicate_anchor(self.measured, config=config, base_seed=seed, n_splits=n_splits)
@@ -172,7 +194,7 @@ class Scorer:
             return None
         return dict(zip(anchor["metric"].to_list(), anchor["replicate"].to_list(), strict=True))
 
-    def generic(self, *, seed: int) -> dict[str, float]:
+    def generic(self, *, seed: int) -> dict[str, Score]:
         """Return the members of the package's own baseline: the mean of all *measured* responses, for everyone.
 
         It has seen the held-out cells, which no prediction has; of a single perturbation it would be the answer, and is
@@ -181,14 +203,14 @@ class Scorer:
         from cell_eval2 import build_generic_baseline
 
         if self.n_perturbations < 2:
-            return dict.fromkeys(NAMES, _Undefined)
+            return dict.fromkeys(NAMES, NOTHING)
         excluded = any(gene is not None for gene in (self.config.target_gene_map or {}).values())
         with _called():
             built = build_generic_baseline(
                 self.measured, config=self.config, exclude_target_gene=excluded, seed=seed, allow_degenerate=True
             )
         row = built.agg.filter(built.agg["statistic"] == "mean").to_dicts()[0]
-        return _defined(row, dict.fromkeys(NAMES, self.n_perturbations), self.n_perturbations)[0]
+        return self._scores(row, dict.fromkeys((*NAMES, ERROR, DISTANCE), self.n_perturbations))
 
 
 def competition_score(name: str, value: float, generic: float, replicate: float) -> float:
@@ -207,9 +229,9 @@ def competition_score(name: str, value: float, generic: float, replicate: float)
     from cell_eval2.scoring import is_degenerate, score_one
 
     if not all(map(math.isfinite, (value, generic, replicate))):
-        return _Undefined
+        return math.nan
     policy = replace(CATALOG[name].scoring, anchor=replicate, allow_negative_baseline=False)
-    return _Undefined if is_degenerate(generic, policy) else float(score_one(value, generic, policy))
+    return math.nan if is_degenerate(generic, policy) else float(score_one(value, generic, policy))
 
 
 def scorer_needed() -> None:
@@ -250,14 +272,5 @@ def _called(*, refused: bool = True) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _defined(
-    values: Mapping[str, Any], used: Mapping[str, int], n_perturbations: int
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Return value and number of perturbations of every member; NaN and 0 where it says nothing."""
-    found, counted = {}, {}
-    for member in MEMBERS:
-        value = values.get(member.name)
-        known = value is not None and math.isfinite(value) and n_perturbations >= member.least
-        found[member.name] = float(value) if known and value is not None else _Undefined
-        counted[member.name] = used.get(member.name, 0) if known else 0
-    return found, counted
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cellgap.errors import ConditionError, ConfigError
 from cellgap.evaluate import _predictors as who
-from cellgap.evaluate._cell_eval import MEMBERS, Scorer, Scores, competition_score, scorer_needed
+from cellgap.evaluate._cell_eval import MEMBERS, NOTHING, Scorer, Scores, competition_score, scorer_needed
 from cellgap.evaluate._count_panels import CONTROL, LABEL, CountPanel, count_panels, label_of
 from cellgap.evaluate._evaluate import _codes, _standard_baselines
 from cellgap.evaluate._predictors import Predictor, models_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _BETTER = {member.name: 1.0 if member.better == "higher" else -1.0 for member in MEMBERS}
 _SUMMARY = ("predictor", "member", "value", "scaled", "competition", "n_contexts")
-_NO_VALUE = "too few genes are changed in the measured cells"
+_NO_VALUE = "too few genes, or too small an effect, are left in the measured cells"
 _NO_SCALE = "the replicate is not better than the mean effect: no scale"
 
 
@@ -34,10 +34,11 @@ class SuiteResult:
     Parameters
     ----------
     table
-        One row a predictor, context and member: ``predictor, context, member, value, scaled, competition,
-        n_perturbations, n_pred, n_true, seed, note``. ``scaled``: 0 is the mean effect of the training conditions, 1
-        the replicate. ``competition``: the score of the package itself, whose 0 is the mean of the *measured* held-out
-        effects; NaN with fewer than two perturbations. Whatever is undefined is NaN, with the reason in ``note``.
+        One row a predictor, context and member: ``predictor, context, member, value, scaled, competition, total,
+        weight, n_perturbations, n_pred, n_true, seed, note``. ``scaled``: 0 is the mean effect of the training
+        conditions, 1 the replicate. ``competition``: the score of the package itself, whose 0 is the mean of the
+        *measured* held-out effects; NaN with fewer than two perturbations. ``value`` is ``total / weight``. Whatever is
+        undefined is NaN, with the reason in ``note``.
     kinds
         ``"model"``, ``"baseline"`` or ``"anchor"`` by predictor, in the order of the table.
     settings
@@ -49,11 +50,12 @@ class SuiteResult:
     settings: Mapping[str, Any]
 
     def summary(self) -> pd.DataFrame:
-        """Return each predictor's members averaged over contexts, and their mean over members as the member "mean".
+        """Return each predictor's members pooled over contexts, and their mean over members as the member "mean".
 
-        Columns ``predictor, member, value, scaled, competition, n_contexts``. ``scaled`` compares means over the
-        contexts in which prediction, mean effect and replicate have values, so that contexts whose ends nearly agree do
-        not dominate; for the same reason a mean over members leaves out those without a scale.
+        Columns ``predictor, member, value, scaled, competition, n_contexts``. Pooled are perturbations (the error: sums
+        of squares), over the contexts in which prediction, mean effect and replicate have values; ``scaled`` compares
+        what was pooled, so that contexts whose ends nearly agree do not dominate. The mean over members leaves out
+        those without a scale. ``competition`` is the mean over contexts.
         """
         return self._summary.copy()
 
@@ -64,7 +66,7 @@ class SuiteResult:
             found.setdefault((row["predictor"], row["member"]), {})[row["context"]] = row
         rows = []
         for predictor in self.kinds:
-            mine = [_averaged(found, predictor, member.name) for member in MEMBERS]
+            mine = [_pooled(found, predictor, member.name) for member in MEMBERS]
             mean = {"predictor": predictor, "member": "mean", "value": math.nan}
             mean |= {name: _mean([row[name] for row in mine]) for name in ("scaled", "competition")}
             rows += [*mine, {**mean, "n_contexts": max(row["n_contexts"] for row in mine)}]
@@ -182,7 +184,7 @@ def vcc2026(
         with Scorer(panel.measured, genes) as scorer:
             ends = scorer.replicate(n_splits=n_replicates, seed=seed), scorer.generic(seed=seed)
             found = {name: _scores(scorer, panel, p) for name, p in {**models, **baselines}.items()}
-        rows += _rows(panel, seed, {who.REPLICATE: Scores(ends[0], {}), **found}, *ends)
+        rows += _rows(panel, seed, {who.REPLICATE: ends[0], **found}, ends[1])
     order = {name: i for i, name in enumerate(kinds)}
     rows.sort(key=lambda row: order[row["predictor"]])
     settings = {
@@ -209,23 +211,27 @@ def scaled(member: str, value: float, zero: float, one: float) -> float:
     return (value - zero) / (one - zero) + 0.0 if _BETTER[member] * (one - zero) > 0 else math.nan
 
 
-def _averaged(
+def _pooled(
     found: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]], predictor: str, member: str
 ) -> dict[str, Any]:
-    """Return the means over contexts of a predictor's member; the scale is that of the means."""
+    """Return a predictor's member pooled over contexts; the scale is that of pooled values."""
     own = found[predictor, member]
-    zero, one = found[who.MEAN_EFFECT, member], found[who.REPLICATE, member]
-    triples = [(own[c]["value"], zero[c]["value"], one[c]["value"]) for c in own]
-    ends = [_mean([triple[i] for triple in triples if all(map(math.isfinite, triple))]) for i in range(3)]
-    values = [row["value"] for row in own.values()]
+    ends = [found[name, member] for name in (who.MEAN_EFFECT, who.REPLICATE)]
+    shared = [c for c in own if all(math.isfinite(rows[c]["total"]) for rows in (own, *ends))]
+    values = [_ratio([rows[c] for c in shared]) for rows in (own, *ends)]
     return {
         "predictor": predictor,
         "member": member,
-        "value": _mean(values),
-        "scaled": scaled(member, *ends),
+        "value": _ratio([row for row in own.values() if math.isfinite(row["total"])]),
+        "scaled": scaled(member, *values),
         "competition": _mean([row["competition"] for row in own.values()]),
-        "n_contexts": sum(map(math.isfinite, values)),
+        "n_contexts": sum(math.isfinite(row["total"]) for row in own.values()),
     }
+
+
+def _ratio(rows: Sequence[Mapping[str, Any]]) -> float:
+    weight = sum(row["weight"] for row in rows)
+    return sum(row["total"] for row in rows) / weight if weight > 0 else math.nan
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -243,40 +249,34 @@ def _scores(scorer: Scorer, panel: CountPanel, predictor: Predictor) -> Scores |
     return scorer.score(predicted)
 
 
-def _rows(
-    panel: CountPanel,
-    seed: int,
-    found: Mapping[str, Scores | str],
-    replicate: Mapping[str, float],
-    generic: Mapping[str, float],
-) -> list[dict[str, Any]]:
-    zero = found[who.MEAN_EFFECT]
+def _rows(panel: CountPanel, seed: int, found: Mapping[str, Scores | str], generic: Scores) -> list[dict[str, Any]]:
+    zero, one = found[who.MEAN_EFFECT], found[who.REPLICATE]
     n_true = int((panel.measured.obs[LABEL].astype(str) != CONTROL).sum())
     rows = []
     for name, scores in found.items():
         for member in MEMBERS:
-            key = member.name
-            value = math.nan if isinstance(scores, str) else scores.values[key]
-            low = math.nan if isinstance(zero, str) else zero.values[key]
-            score = scaled(key, value, low, replicate[key])
+            own, low, high = (NOTHING if isinstance(s, str) else s[member.name] for s in (scores, zero, one))
+            score = scaled(member.name, own.value, low.value, high.value)
             note = ""
             if isinstance(scores, str):
                 note = scores
             elif len(panel.conditions) < member.least:
                 note = f"needs {member.least} perturbations in a context, found {len(panel.conditions)}"
-            elif math.isnan(value):
+            elif math.isnan(own.value):
                 note = _NO_VALUE
             elif math.isnan(score):
-                note = _NO_SCALE if math.isfinite(replicate[key]) else "the scorer has no replicate: " + _NO_VALUE
+                note = _NO_SCALE if math.isfinite(high.value) else "the scorer has no replicate: " + _NO_VALUE
             rows.append(
                 {
                     "predictor": name,
                     "context": panel.context,
-                    "member": key,
-                    "value": value,
+                    "member": member.name,
+                    "value": own.value,
                     "scaled": score,
-                    "competition": competition_score(key, value, generic[key], replicate[key]),
-                    "n_perturbations": 0 if isinstance(scores, str) else scores.used.get(key, len(panel.conditions)),
+                    "competition": competition_score(member.name, own.value, generic[member.name].value, high.value),
+                    "total": own.total,
+                    "weight": own.weight,
+                    "n_perturbations": own.n,
                     "n_pred": 0 if isinstance(scores, str) else n_true,
                     "n_true": n_true,
                     "seed": seed,
