@@ -7,7 +7,7 @@ it is rewritten here. The package knows one control population and no context: w
 one model is trained for each.
 
 Input (.npz), for every context g: ``g/controls`` (cells, d), ``g/treated/i`` (cells, d) and ``g/vectors`` (conditions,
-p) of the training conditions, ``g/source/j`` (cells, d) and ``g/asked`` (questions, p). Output (.npz): ``g/moved/j``.
+p) of the training conditions, ``g/source`` (cells, d) and ``g/asked`` (questions, p). Output (.npz): ``g/moved/j``.
 Prints one JSON object.
 """
 
@@ -80,8 +80,8 @@ def moved(context: dict[str, np.ndarray], folder: Path, steps: int, n: int, lr: 
     trainer = ConditionalMongeTrainer(jobid=0, logger_path=folder / "log.json", config=config, datamodule=datamodule)
     trainer.train(datamodule)
     found = []
-    for j, vector in enumerate(context["asked"]):
-        x = jnp.asarray(context[f"source/{j}"])
+    x = jnp.asarray(context["source"])
+    for vector in context["asked"]:
         found.append(np.asarray(trainer.transport(x, jnp.tile(jnp.asarray(vector), (len(x), 1)), 1)))
     return found
 
