@@ -13,7 +13,7 @@ from cellgap.encode._descriptors import Descriptors, read_descriptors, source_of
 from cellgap.encode._fitted import FittedEncoder
 from cellgap.encode._interface import AbstractEncoder
 from cellgap.encode._joint import Joint, join
-from cellgap.encode._table import standardized
+from cellgap.encode._table import outside, standardized
 from cellgap.errors import ConditionError, ConfigError
 from cellgap.settings import settings
 from cellgap.storage import storable
@@ -150,14 +150,8 @@ class ContextTableBlock(AbstractBlock):
         found = self._value(condition)
         if found in self.trained:
             return ()
-        values = np.asarray(self.values)
-        trained = values[[self.names.index(name) for name in self.trained]]
-        row = values[self.names.index(found)]
-        outside = int(((row < trained.min(axis=0)) | (row > trained.max(axis=0))).sum())
-        return (
-            f"the {self.column} {found} was not trained on, and {outside} of its {len(row)} descriptors lie outside of "
-            "those that were",
-        )
+        where = outside(self.values, self.names, self.trained, found)
+        return (f"the {self.column} {found} was not trained on{where}",)
 
     def with_structures(self, smiles: Mapping[str, str]) -> "ContextTableBlock":
         """Return the block itself: molecules do not matter here."""

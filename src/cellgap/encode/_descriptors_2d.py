@@ -25,6 +25,7 @@ from cellgap.encode._structures import (
     same_structure,
     structures_source,
 )
+from cellgap.encode._table import outside
 from cellgap.errors import ConfigError
 from cellgap.settings import settings
 from cellgap.storage import storable
@@ -231,17 +232,11 @@ class Descriptors2DBlock(AbstractBlock):
 
     def extrapolation(self, condition: Condition) -> tuple[str, ...]:
         """Return the treatments not trained on, and how many of their descriptors leave the trained range."""
-        values = np.asarray(self.values)
-        trained = values[[self.names.index(name) for name in self.trained]]
-        low, high = trained.min(axis=0), trained.max(axis=0)
         reasons = []
         for name in condition.names:
-            if name in self.trained:
-                continue
-            row = values[row_of(name, self.names)]
-            outside = int(((row < low) | (row > high)).sum())
-            where = f", and {outside} of its {len(row)} descriptors lie outside of those that were" if outside else ""
-            reasons.append(f"the treatment {name} was not trained on{where}")
+            if name not in self.trained:
+                where = outside(self.values, self.names, self.trained, name)
+                reasons.append(f"the treatment {name} was not trained on{where}")
         return tuple(reasons)
 
     def with_structures(self, smiles: Mapping[str, str]) -> "Descriptors2DBlock":

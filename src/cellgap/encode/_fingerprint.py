@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt
 from pydantic import BeforeValidator, Field
 
 from cellgap.encode._block import AbstractBlock
@@ -154,7 +154,7 @@ class FingerprintBlock(AbstractBlock):
     same: tuple[tuple[str, ...], ...] = eqx.field(static=True)
     radius: int = eqx.field(static=True)
     counts: bool = eqx.field(static=True)
-    prints: Int[np.ndarray, "names bits"]
+    prints: UInt[np.ndarray, "names bits"]
     kept: Int[np.ndarray, " kept"]
     center: Float[np.ndarray, " kept"] | None
     components: Float[np.ndarray, "kept components"] | None
@@ -250,7 +250,7 @@ class FingerprintBlock(AbstractBlock):
         return np.asarray(self.prints)[row_of(name, self.names)]
 
 
-def morgan(found: list[Any], radius: int, n_bits: int, counts: bool) -> Int[np.ndarray, "molecules bits"]:
+def morgan(found: list[Any], radius: int, n_bits: int, counts: bool) -> UInt[np.ndarray, "molecules bits"]:
     """Return Morgan fingerprints of RDKit molecules; uint8 bits, or uint16 counts."""
     from rdkit.Chem import rdFingerprintGenerator
 

@@ -149,16 +149,11 @@ class TableBlock(AbstractBlock):
 
     def extrapolation(self, condition: Condition) -> tuple[str, ...]:
         """Return the treatments not trained on, and how many of their descriptors leave the trained range."""
-        trained = np.asarray(self.values)[[self.names.index(name) for name in self.trained]]
-        low, high = trained.min(axis=0), trained.max(axis=0)
         reasons = []
         for name in condition.names:
-            if name in self.trained:
-                continue
-            row = np.asarray(self.values)[self.names.index(name)]
-            outside = int(((row < low) | (row > high)).sum())
-            where = f", and {outside} of its {len(row)} descriptors lie outside of those that were" if outside else ""
-            reasons.append(f"the treatment {name} was not trained on{where}")
+            if name not in self.trained:
+                where = outside(self.values, self.names, self.trained, name)
+                reasons.append(f"the treatment {name} was not trained on{where}")
         return tuple(reasons)
 
     def with_structures(self, smiles: Mapping[str, str]) -> "TableBlock":
@@ -174,6 +169,16 @@ def standardized(
     mean, sd = own.mean(axis=0), own.std(axis=0)
     keep = sd > _FLAT * np.abs(own).max(axis=0)
     return ((table.values[:, keep] - mean[keep]) / sd[keep]).astype(np.float32), keep
+
+
+def outside(
+    values: Float[np.ndarray, "names kept"], names: tuple[str, ...], trained: tuple[str, ...], name: str
+) -> str:
+    """Return how many descriptors of a row lie outside of those of the rows trained on, in words; empty for none."""
+    table = np.asarray(values)
+    own, others = table[names.index(name)], table[[names.index(n) for n in trained]]
+    n = int(((own < others.min(axis=0)) | (own > others.max(axis=0))).sum())
+    return f", and {n} of its {len(own)} descriptors lie outside of those that were" if n else ""
 
 
 def _missing(name: str, known: tuple[str, ...]) -> ConditionError:
