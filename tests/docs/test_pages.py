@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/index.md", "docs/main.md", "docs/study.md", "docs/transport.md", "docs/evaluate.md")
+PAGES = (
+    "README.md",
+    "docs/index.md",
+    "docs/main.md",
+    "docs/study.md",
+    "docs/encode.md",
+    "docs/transport.md",
+    "docs/evaluate.md",
+)
 TRAINS = ("README.md", "docs/main.md", "docs/transport.md")
 
 
