@@ -10,7 +10,16 @@ from small import FULL, RAW, at, screen, study_of, vehicle
 from cellgap.encode import Dose, OneHot
 from cellgap.study import Condition, Role, split
 from cellgap.transport import Codes, Gaussian, Moments, condition_features, shrunk_covariance
-from cellgap.transport._affine import _best_length, displacement, fit_affine_path
+from cellgap.transport._affine import (
+    _NOISES,
+    _basis,
+    _best_kernel,
+    _best_length,
+    _smoothed,
+    displacement,
+    fit_affine_path,
+    kernel_path,
+)
 from cellgap.transport._ridge import feature_scale, fit_ridge, residuals_without
 
 
@@ -207,3 +216,66 @@ def test_the_unit_of_the_data_does_not_matter(unit):
     assert np.isfinite(moved).all()
     np.testing.assert_allclose(moved[:, 0], moved[:, 3], atol=0.02)
     np.testing.assert_allclose(moved[:, 1] + moved[:, 2], moved[:, 4], atol=0.02)
+
+
+def kernel_data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features of 24 conditions (a count, two descriptors), their groups, and noisy effects that bend."""
+    rng = np.random.default_rng(4)
+    features = np.column_stack([np.ones(24), rng.normal(size=(24, 2))])
+    effects = np.column_stack([np.sin(features[:, 1]), features[:, 2] ** 2, 1.0 + features[:, 1]])
+    return features, np.arange(24) // 2, effects + 0.05 * rng.normal(size=effects.shape)
+
+
+def test_kernel_ridge_is_the_posterior_mean_of_the_gaussian_process_it_names():
+    features, _, effects = kernel_data()
+    scale = feature_scale(features)
+    length, share, noise = 1.3, 1.0, 0.1
+    coefficients = _smoothed(features, scale, effects, length, share, noise)
+    asked = np.column_stack([np.ones(5), np.random.default_rng(5).normal(size=(5, 2))])
+
+    def covariance(a, b):
+        near = np.exp(-0.5 * cdist(a / scale, b / scale, "sqeuclidean") / length**2)
+        return 100.0 * np.outer(a[:, 0], b[:, 0]) + near + share * (a / scale) @ (b / scale).T / 3
+
+    expected = covariance(asked, features) @ np.linalg.solve(
+        covariance(features, features) + noise * np.eye(24), effects
+    )
+    np.testing.assert_allclose(_basis(asked, scale, features / scale, length) @ coefficients, expected, rtol=1e-6)
+
+
+def test_the_kernel_is_the_one_that_predicts_left_out_groups_best():
+    """The closed form of leaving out against fits without the group."""
+    features, groups, effects = kernel_data()
+    scale = feature_scale(features)
+
+    def error(length, share, noise):
+        total = 0.0
+        for g in np.unique(groups):
+            out = groups == g
+            fitted = _smoothed(features[~out], scale, effects[~out], length, share, noise)
+            predicted = _basis(features[out], scale, features[~out] / scale, length) @ fitted
+            total += ((predicted - effects[out]) ** 2).sum()
+        return total
+
+    lengths, shares = [0.4, 1.5, 6.0], [0.0, 1.0]
+    found = _best_kernel(features, groups, scale, effects, lengths, shares)
+    errors = {(a, b, c): error(a, b, c) for a in lengths for b in shares for c in _NOISES}
+    assert found == min(errors, key=lambda k: errors[k])
+
+
+def test_smoothing_averages_repeats_and_leaves_controls_alone():
+    features = np.repeat(np.column_stack([np.ones(6), np.arange(6.0)]), 4, axis=0)
+    rng = np.random.default_rng(6)
+    truth = np.column_stack([2.0 - 0.5 * features[:, 1], np.full(24, 3.0)])
+    noisy = truth + 0.4 * rng.normal(size=truth.shape)
+    linears = 0.1 * truth[:, :1, None] * np.eye(2) + 0.05 * rng.normal(size=(24, 2, 2))
+    path = kernel_path(features, np.arange(24) // 4, np.zeros(2), np.eye(2), noisy, linears)
+    found = [path.at(f) for f in features]
+    shift = np.stack([np.asarray(s) for s, _ in found])
+    linear = np.stack([np.asarray(part) for _, part in found])
+    assert np.sqrt(((shift - truth) ** 2).mean()) < 0.5 * np.sqrt(((noisy - truth) ** 2).mean())
+    expected = 0.1 * truth[:, :1, None] * np.eye(2)
+    assert np.abs(linear - expected).mean() < 0.7 * np.abs(linears - expected).mean()
+    shift, linear = path.at(np.zeros(2))
+    np.testing.assert_array_equal(shift, 0)
+    np.testing.assert_array_equal(linear, 0)

@@ -31,7 +31,7 @@ from cellgap.transport import (
     load,
 )
 from cellgap.transport._map import AbstractMap
-from cellgap.transport._train_map import held_out_energy
+from cellgap.transport._train_map import gap_factor, held_out_energy
 from cellgap.transport._training_data import training_problem
 
 MODEL = ConditionalMonge(space=RAW, encoder=FULL, **NETWORK)
@@ -310,6 +310,47 @@ def test_the_published_settings_train_too(codes):
     fitted = published.fit_codes(codes, key=jr.key(0))
     assert fitted.history[-1]["loss"] < fitted.history[1]["loss"]
     assert fitted.history[-1]["valid"] < fitted.history[0]["valid"] and fitted.best_step == 30
+    z = codes.cells(vehicle(), Role.SOURCE)
+    np.testing.assert_array_equal(fitted.transport(z, vehicle()), z)
+
+
+def test_the_reference_is_the_published_model():
+    model = ConditionalMonge.reference(RAW, FULL)
+    assert (model.start, model.fit_loss, model.conditioning, model.separate) == (
+        "identity",
+        "same_batch",
+        "concat",
+        True,
+    )
+    assert (model.epsilon, model.gap_epsilon, model.relative, model.gap_weight) == (1.0, 0.01, False, 1.0)
+    assert (model.hidden, model.embedding) == ((64, 64, 64, 64), 50)
+    how = model.optimization
+    assert (how.loop.n_steps, how.batch_size, how.learning_rate, how.weight_decay) == (10_000, 512, 1e-4, 1e-5)
+    assert (how.clip, how.ema, how.conditions_per_step) == (None, 0.0, 1)
+    assert (how.gap_batch_size, how.gap_schedule) == (None, "constant")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "warmup", "ramp", "decay"])
+def test_schedules_of_the_gap(schedule):
+    factors = [float(gap_factor(schedule, jnp.int32(step), 101)) for step in (0, 5, 10, 50, 100)]
+    expected = {
+        "constant": [1, 1, 1, 1, 1],
+        "warmup": [0, 0.5, 1, 1, 1],
+        "ramp": [0, 0.05, 0.1, 0.5, 1],
+        "decay": [1, 0.95, 0.9, 0.5, 0],
+    }
+    np.testing.assert_allclose(factors, expected[schedule], atol=1e-6)
+
+
+def test_other_networks_batches_and_more_conditions_a_step_than_there_are(codes):
+    """Without clipping and averaging the model is the weights themselves; the gap has a batch and a schedule."""
+    how = dataclasses.replace(QUICK, clip=None, ema=0.0, gap_batch_size=50, gap_schedule="ramp", conditions_per_step=20)
+    network = NETWORK | {"optimization": how, "conditioning": "lowrank", "pooling": "attention", "separate": True}
+    fitted = ConditionalMonge(space=RAW, encoder=FULL, start="shift", **network).fit_codes(codes, key=jr.key(0))
+    assert [len(layer.bias) for layer in fitted.net.shared] == [4, 1]
+    weights = [row["gap_weight"] for row in fitted.history[1:]]
+    assert weights == sorted(weights) and weights[0] < 0.1 and weights[-1] > 0.9
+    assert all(np.isfinite(list(row.values())).all() for row in fitted.history)
     z = codes.cells(vehicle(), Role.SOURCE)
     np.testing.assert_array_equal(fitted.transport(z, vehicle()), z)
 
