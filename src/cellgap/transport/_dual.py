@@ -154,26 +154,29 @@ def quadratic_starts(codes: Codes, start: DualStart) -> tuple[Quadratic, Quadrat
     The second is the convex conjugate of the first, so that their gradients are inverse to each other. ``"random"`` has
     none (zeros).
     """
-    forward, backward = zip(*(_quadratic_start(m, start) for m in codes.moments), strict=True)
-    return _stacked(forward), _stacked(backward)
+    parts = [_quadratic_start(m, start) for m in codes.moments]
+    forward, backward = ([np.stack(arrays) for arrays in zip(*one, strict=True)] for one in zip(*parts, strict=True))
+    return _on_device(forward), _on_device(backward)
 
 
-def _stacked(quadratics: Sequence[Quadratic]) -> Quadratic:
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *quadratics)
+def _on_device(arrays: Sequence[np.ndarray]) -> Quadratic:
+    center, root, slope = (jnp.asarray(a, jnp.float32) for a in arrays)
+    return Quadratic(center, root, slope)
 
 
-def _quadratic_start(moments: Moments, start: DualStart) -> tuple[Quadratic, Quadratic]:
+_Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _quadratic_start(moments: Moments, start: DualStart) -> tuple[_Arrays, _Arrays]:
+    """Return center, root and slope of a condition's quadratic start, and of its convex conjugate."""
     mean = moments.control_mean
-    zero = np.zeros((len(mean), len(mean)))
     if start == "random":
-        nothing: Any = (np.zeros_like(mean), zero, np.zeros_like(mean))
-        return Quadratic(*nothing), Quadratic(*nothing)
+        nothing = (np.zeros_like(mean), np.zeros((len(mean), len(mean))), np.zeros_like(mean))
+        return nothing, nothing
     known: Start = start
     shift, linear = displacement(moments, mean, known)
     a, moved = np.eye(len(mean)) + linear, mean + shift
-    forward: Any = (mean, symmetric_root(a), moved)
-    backward: Any = (moved, symmetric_root(a, -0.5), mean)
-    return Quadratic(*forward), Quadratic(*backward)
+    return (mean, symmetric_root(a), moved), (moved, symmetric_root(a, -0.5), mean)
 
 
 def scale_of(codes: Codes, start: DualStart) -> float:

@@ -152,7 +152,7 @@ class FittedEntropicMap(AbstractMap):
     source_of: Array
     targets: Rows
     duals: Float[Array, "k width"]
-    self_duals: Float[Array, "c width"] | None
+    self_duals: Float[Array, "c most"] | None
     errors: tuple[float, ...]
 
     def transport(self, z: np.ndarray, condition: Condition) -> np.ndarray:
