@@ -37,11 +37,15 @@ def prepare(cells: CellBlock) -> dict[str, np.ndarray]:
     return {"x": x, "y": x @ np.float32([1, -2, 3])}
 
 
-@pytest.fixture(scope="module")
-def study() -> Study:
+def cells_of_toy() -> Study:
     x = sp.random(N_OBS, 3, density=0.7, format="csr", dtype=np.float32, rng=np.random.default_rng(0))
     obs = pd.DataFrame({"drug": np.resize(["c", "x"], N_OBS)}, index=[f"c{i}" for i in range(N_OBS)])
     return Study(AnnData(x, obs=obs), DESIGN)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return cells_of_toy()
 
 
 def streamed(study: Study) -> Streamed:

@@ -2,12 +2,11 @@
 
 from cellgap.train._batches import Batches, Streamed
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
-from cellgap.train._devices import DEVICES, initialize, mesh_of
+from cellgap.train._devices import initialize, mesh_of, over_devices
 from cellgap.train._fit import BatchStep, FitResult, Logs, Loop, Step, fit
 from cellgap.train._sampler import draw_without_replacement
 
 __all__ = [
-    "DEVICES",
     "BatchStep",
     "Batches",
     "FitResult",
@@ -19,6 +18,7 @@ __all__ = [
     "fit",
     "initialize",
     "mesh_of",
+    "over_devices",
     "read_checkpoint",
     "write_checkpoint",
 ]

@@ -1,5 +1,6 @@
 """One run on several devices, of one machine or several: what lies where, who writes, and what all agree on."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -104,6 +105,28 @@ def on_mesh(tree: _Tree, mesh: Mesh | None, *axes: str | None) -> _Tree:
 def off_mesh(tree: _Tree, mesh: Mesh | None) -> _Tree:
     """Return a tree that lies on all devices as ordinary arrays of this process."""
     return tree if mesh is None else jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), tree)
+
+
+def over_devices(function: Callable[[Any, Any], tuple[Any, Any]], mesh: Mesh) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Return `function`, a part of a compiled step, with its items shared out over the devices of a mesh.
+
+    Parameters
+    ----------
+    function
+        ``(shared, items) -> (total, each)``. It gets all of the tree `shared` and, on each device, a part of the first
+        axis of the tree `items`; what it returns is summed over devices (`total`) and joined in the order of the items
+        (`each`).
+    mesh
+        As `mesh_of` returns it; its devices divide the items.
+    """
+
+    def here(shared: Any, items: Any) -> tuple[Any, Any]:
+        total, each = function(shared, items)
+        return jax.lax.psum(total, DEVICES), jax.lax.all_gather(each, DEVICES, tiled=True)
+
+    all_of, cut = PartitionSpec(), PartitionSpec(DEVICES)
+    # The check of what varies over devices would sum gradients by itself; here it is said.
+    return jax.shard_map(here, mesh=mesh, in_specs=(all_of, cut), out_specs=(all_of, all_of), check_vma=False)
 
 
 def is_first() -> bool:

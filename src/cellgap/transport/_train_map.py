@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from cellgap.errors import ConfigError
 from cellgap.nn import PerturbationNet
 from cellgap.settings import settings
-from cellgap.train import FitResult, Loop, fit
+from cellgap.train import FitResult, Loop, fit, mesh_of, over_devices
 from cellgap.transport._held_out import energy_of_folds, fold_count
-from cellgap.transport._objective import Batch, GapBatch, Objective, objective
+from cellgap.transport._objective import Batch, GapBatch, Objective, Terms, objective
 from cellgap.transport._problem import Problem, draw, draw_sources, largest_batch, largest_gap_batch
 
 _Positive = Annotated[float, Field(gt=0)]
@@ -53,6 +55,8 @@ class Optimization:
         How the weight of the gap moves over the steps: ``"constant"``; ``"warmup"``: from 0 to its full value over the
         first tenth, then constant; ``"ramp"``: from 0 to its full value over all of them; ``"decay"``: from its full
         value to 0.
+    devices
+        Devices that share the conditions of a step, of which there must be a multiple, all different; None is one.
     """
 
     loop: Loop = Loop()
@@ -64,6 +68,16 @@ class Optimization:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     gap_batch_size: Annotated[int, Field(ge=2)] | None = None
     gap_schedule: GapSchedule = "constant"
+    devices: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Optimization":
+        if self.devices is not None and self.conditions_per_step % self.devices:
+            raise ConfigError(
+                f"devices={self.devices} share the conditions of a step: conditions_per_step must be a multiple of it, "
+                f"found {self.conditions_per_step}."
+            )
+        return self
 
 
 class MapState(eqx.Module):
@@ -103,13 +117,15 @@ def train_map(
         As in `cellgap.train.fit`.
     """
     n, padded = largest_batch(problem, optimization.batch_size)
+    mesh = shared_mesh(optimization, problem)
     size = optimization.gap_batch_size
     gap_rows = None if size is None else largest_gap_batch(problem, size)
     return fit(
-        eqx.Partial(map_step(settings, optimization, n, padded=padded, gap_rows=gap_rows), problem),
+        eqx.Partial(map_step(settings, optimization, n, padded=padded, gap_rows=gap_rows, mesh=mesh), problem),
         map_start(net, problem, optimization),
         key=key,
         loop=optimization.loop,
+        devices=optimization.devices,
         validate=None if valid is None else validation(valid),
         folder=folder,
         fingerprint=fingerprint,
@@ -137,8 +153,31 @@ def map_start(net: PerturbationNet, problem: Problem, optimization: Optimization
     return MapState(net, jax.tree.map(jnp.array, net), optimizer_of(optimization).init(weights), duals, jnp.int32(0))
 
 
+def shared_mesh(optimization: Optimization, problem: Problem) -> Mesh | None:
+    """Return the devices that share the conditions of a step; None where there is one.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer devices, or fewer conditions than a step takes.
+    """
+    mesh, b = mesh_of(optimization.devices), optimization.conditions_per_step
+    if mesh is not None and b > problem.n_conditions:
+        raise ConfigError(
+            f"devices={optimization.devices} share different conditions: conditions_per_step={b} needs as many "
+            f"conditions to train on, found {problem.n_conditions}."
+        )
+    return mesh
+
+
 def map_step(
-    settings: Objective, optimization: Optimization, n: int, *, padded: bool, gap_rows: tuple[int, bool] | None = None
+    settings: Objective,
+    optimization: Optimization,
+    n: int,
+    *,
+    padded: bool,
+    gap_rows: tuple[int, bool] | None = None,
+    mesh: Mesh | None = None,
 ):
     """Return the function ``(problem, state, key) -> (state, logs)``: one update of the weights.
 
@@ -150,7 +189,16 @@ def map_step(
         Rows of a batch, and whether a condition has fewer cells; see `largest_batch`.
     gap_rows
         The same of the gap's own batch, see `largest_gap_batch`; None takes the gap on the batch of the fit.
+    mesh
+        Devices that share the conditions; see `shared_mesh`.
+
+    Raises
+    ------
+    ConfigError
+        The settings ask for devices, and this model has nothing to share.
     """
+    if mesh is None and optimization.devices not in (None, 1):
+        raise ConfigError(f"this model trains on one device: leave devices={optimization.devices} out.")
     b, schedule, optimizer = optimization.conditions_per_step, schedule_of(optimization), optimizer_of(optimization)
 
     def terms(net: PerturbationNet, problem: Problem, k: Array, key: PRNGKeyArray, duals: Array, factor: Array):
@@ -185,11 +233,27 @@ def map_step(
             (_, (out, slot)), grads = gradient(state.net, problem, k, key, duals, factor)
             # Padding has a slot beyond the table: it must not overwrite what is remembered of a cell.
             duals = duals.at[k, slot].set(out.dual, mode="drop")
-            logs = {"loss": out.loss, "fit": out.fit, "gap": out.gap, "gap_error": out.gap_error}
-            return (jax.tree.map(jnp.add, total, grads), duals), logs
+            return (jax.tree.map(jnp.add, total, grads), duals), logs_of(out)
+
+        def several(shared, items):
+            """Return the sum of the gradients of some conditions, and what is logged and remembered of each."""
+            net, problem, duals, factor = shared
+
+            def one(total, item):
+                k, key = item
+                (_, (out, slot)), grads = gradient(net, problem, k, key, duals, factor)
+                return jax.tree.map(jnp.add, total, grads), (logs_of(out), slot, out.dual)
+
+            return jax.lax.scan(one, jax.tree.map(jnp.zeros_like, net), items)
 
         zeros = jax.tree.map(jnp.zeros_like, state.net)
-        if b == 1:
+        if mesh is not None:
+            # The conditions of a step are different here, so none reads what another one remembers.
+            shared = (state.net, problem, state.duals, factor)
+            total, (logs, slots, new) = over_devices(several, mesh)(shared, (ks, jr.split(key_cells, b)))
+            duals = state.duals.at[ks[:, None], slots].set(new, mode="drop")
+            grads, logs = jax.tree.map(lambda g: g / b, total), jax.tree.map(jnp.mean, logs)
+        elif b == 1:
             (grads, duals), logs = one((zeros, state.duals), (ks[0], key_cells))
         else:
             (grads, duals), logs = jax.lax.scan(one, (zeros, state.duals), (ks, jr.split(key_cells, b)))
@@ -206,6 +270,11 @@ def map_step(
         return MapState(net, average, opt_state, duals, state.count + 1), logs
 
     return step
+
+
+def logs_of(out: Terms) -> dict[str, Array]:
+    """Return what is logged of one condition."""
+    return {"loss": out.loss, "fit": out.fit, "gap": out.gap, "gap_error": out.gap_error}
 
 
 def gap_factor(schedule: GapSchedule, step: Int[Array, ""], n_steps: int) -> Float[Array, ""]:
