@@ -40,6 +40,12 @@ CMONGE = Peer(
     probe="import importlib.metadata as i; assert i.version('cmonge') == '0.1.3'",
     python="python3.11",
 )
+CELLFLOW = Peer(
+    name="cellflow",
+    requirements=("cellflow-tools==0.0.9", "requests"),  # imported, but not among its dependencies
+    variable="CELLGAP_CELLFLOW_PYTHON",
+    probe="import cellflow.model, importlib.metadata as i; assert i.version('cellflow-tools') == '0.0.9'",
+)
 
 
 def _has(python: str | Path, peer: Peer) -> bool:

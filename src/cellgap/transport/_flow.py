@@ -131,7 +131,7 @@ class FlowMatching:
                 conditions_per_step=20,
                 learning_rate=5e-5,
                 weight_decay=0.0,
-                clip=None,
+                clip=1e9,
                 ema=0.0,
             ),
         }
@@ -234,14 +234,14 @@ class FlowMatching:
 
 
 def _unit_of(codes: Codes) -> tuple[Float[np.ndarray, " d"], float]:
-    """Return the center of the training controls and their standard deviation, one number for all coordinates.
+    """Return the center of the training controls and the spread of a population, one number for all coordinates.
 
-    One number, so that distances keep their proportions.
+    One number, so that distances keep their proportions: the root mean variance of control and treated populations.
     """
     moments = codes.moments
     center = np.mean([m.control_mean for m in moments], axis=0)
-    variance = float(np.mean([np.trace(m.control_cov) / len(center) for m in moments]))
-    # Controls without spread leave the unit to the effects; without those, everything is at one point.
+    variance = float(np.mean([np.trace(m.control_cov + m.cov) / (2 * len(center)) for m in moments]))
+    # Populations without spread leave the unit to the effects; without those, everything is at one point.
     variance = variance or float(np.mean([np.mean(m.shift**2) for m in moments])) or 1.0
     return center.astype(np.float32), float(np.sqrt(variance))
 
