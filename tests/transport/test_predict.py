@@ -8,11 +8,14 @@ import scipy.sparse as sp
 from anndata import AnnData, read_h5ad
 from small import FULL, RAW, OneHot, at, constant, screen, study_of, vehicle
 
-from cellgap.encode import Dose
-from cellgap.errors import ConditionError, DataError
+from cellgap.encode import Context, Dose
+from cellgap.errors import ConditionError, ConfigError, DataError
 from cellgap.space import PCA, Genes
-from cellgap.study import Role, split
+from cellgap.study import Design, Role, Study, split
+from cellgap.study._simulate import simulate_screen
 from cellgap.transport import FittedGaussian, Gaussian, Identity, MeanShift
+
+COUNTED = Design(treatment="drug", dose="dose_nM", control="vehicle", context=("cell_line",), counts="X")
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +163,83 @@ def test_the_identity_decodes_what_it_encodes(controls):
     made = split.unseen_dose(screen(), 100, treatments=["anti", "cora"], min_cells=1)
     out = Identity(space=RAW, encoder=FULL).fit(made).predict(controls, at("anti", 10))
     np.testing.assert_array_equal(out.X, controls.X)
+
+
+@pytest.fixture(scope="module")
+def counted() -> tuple[AnnData, FittedGaussian]:
+    """A small screen of raw counts and a map between its components."""
+    made = simulate_screen(n_drugs=2, doses=(1000.0,), n_combinations=0, n_genes=20, n_cells=60, n_controls=120, seed=3)
+    parted = split.in_distribution(made.study(), test=0.3, min_cells=5)
+    genes = Genes(n_top=12)
+    return made.adata, Gaussian(space=PCA(dim=4, genes=genes), encoder=OneHot() | Context("cell_line")).fit(parted)
+
+
+def test_raw_counts(counted):
+    adata, model = counted
+    controls = adata[(adata.obs["drug"] == "vehicle").to_numpy() & (adata.obs["cell_line"] == "line1").to_numpy()]
+    condition = f"{adata.obs['drug'].unique()[1]}@1000nM | line1"
+    plain, out = model.predict(controls, condition), model.predict(controls, condition, output="counts")
+    assert sp.issparse(out.X) and out.X.format == "csr" and out.X.dtype == np.int32 and out.X.data.min() > 0
+    assert list(out.var_names) == list(model.space.genes) and out.shape == plain.shape
+    np.testing.assert_array_equal(out.obsm["X_cellgap"], plain.obsm["X_cellgap"])
+    library = np.asarray(controls[:, list(model.space.genes)].X.sum(1)).ravel()
+    drawn = np.stack(
+        [np.asarray(model.predict(controls, condition, output="counts", seed=i).X.sum(1)) for i in range(8)]
+    )
+    error = drawn[..., 0].std(0, ddof=1).mean() / np.sqrt(8 * len(library))
+    assert abs((drawn[..., 0].mean(0) - library).mean()) < 4 * error
+    told = out.uns["cellgap"]["counts"]
+    assert told == {
+        "library": "total of each control cell over the genes of the space",
+        "dispersion": "matched",
+        "seed": 0,
+    }
+    assert "counts" not in plain.uns["cellgap"]
+
+
+def test_the_seed_and_the_condition_choose_the_noise(counted):
+    adata, model = counted
+    controls = adata[(adata.obs["drug"] == "vehicle").to_numpy()][:40]
+    drugs = [d for d in adata.obs["drug"].unique() if d != "vehicle"]
+
+    def residual(drug: str, seed: int) -> np.ndarray:
+        condition = f"{drug}@1000nM | line1"
+        out = model.predict(controls, condition, output="counts", seed=seed)
+        library = np.asarray(controls[:, list(model.space.genes)].X.sum(1))
+        return (out.X.toarray() - library * model.space.rates(out.obsm["X_cellgap"])).ravel()
+
+    first = residual(drugs[0], 0)
+    np.testing.assert_array_equal(first, residual(drugs[0], 0))
+    assert abs(np.corrcoef(first, residual(drugs[0], 1))[0, 1]) < 0.2
+    assert abs(np.corrcoef(first, residual(drugs[1], 0))[0, 1]) < 0.2
+
+
+def test_counts_that_nothing_moves_are_those_measured(counted):
+    adata, _ = counted
+    parted = split.in_distribution(Study(adata, COUNTED), test=0.3, min_cells=5)
+    model = Identity(space=Genes(), encoder=OneHot() | Context("cell_line")).fit(parted)
+    drug = next(d for d in adata.obs["drug"].unique() if d != "vehicle")
+    cells = adata[(adata.obs["drug"] == "vehicle").to_numpy()]
+    out = model.predict(cells, f"{drug}@1000nM | line1", output="counts")
+    assert np.abs((out.X - cells.X).toarray()).max() <= 1 and (out.X != cells.X).nnz < 0.01 * cells.X.nnz
+
+
+def test_counts_survive_a_file(counted, tmp_path):
+    adata, model = counted
+    drug = next(d for d in adata.obs["drug"].unique() if d != "vehicle")
+    out = model.predict(adata[:30], f"{drug}@1000nM | line1", output="counts", seed=2)
+    out.write_h5ad(tmp_path / "out.h5ad")
+    back = read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(back.X.toarray(), out.X.toarray())
+    assert back.uns["cellgap"]["counts"]["seed"] == 2 and back.X.dtype == np.int32
+
+
+def test_counts_that_cannot_be_had(fitted, controls):
+    with pytest.raises(
+        DataError, match=r'Gaussian works in a space that does not give raw counts.*output="expression"'
+    ):
+        fitted.predict(controls, at("anti", 100), output="counts")
+    with pytest.raises(ConfigError, match="output must be one of 'expression', 'counts', found 'raw'"):
+        fitted.predict(controls, at("anti", 100), output="raw")
+    with pytest.raises(ConfigError, match="seed must be at least 0"):
+        fitted.predict(controls, at("anti", 100), seed=-1)

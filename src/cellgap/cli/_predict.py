@@ -1,7 +1,7 @@
 """``cellgap predict``: the cells that controls are predicted to become under conditions, as one AnnData file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -66,7 +66,7 @@ def predict_run(
     conditions: tuple[str, ...],
     controls: Path | None = None,
     *,
-    output: Literal["expression", "counts"] = "expression",
+    output: str = "expression",
     seed: int = 0,
 ) -> "AnnData":
     """Return predicted cells of conditions, one below the other.

@@ -192,7 +192,7 @@ def trainable(net: AutoencoderNet) -> Any:
 
     def mark(node: Any) -> Any:
         if isinstance(node, BatchNorm):
-            return BatchNorm(scale=True, offset=True, mean=False, variance=False)  # type: ignore[arg-type]
+            return eqx.tree_at(lambda b: (b.scale, b.offset, b.mean, b.variance), node, (True, True, False, False))
         return True
 
     return jax.tree.map(mark, net, is_leaf=lambda node: isinstance(node, BatchNorm))

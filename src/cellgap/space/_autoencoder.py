@@ -71,7 +71,7 @@ class Autoencoder(AbstractSpace):
         Linear warm-up over `warmup` steps to `learning_rate`, then a cosine down to the part `final` of it at the last
         step (1 keeps it constant).
     weight_decay, clip
-        Of AdamW; largest global norm of a gradient (None: any).
+        Of AdamW; largest global norm of a gradient (0: any).
     keep
         "best": the state with the lowest held-out loss. "last": the last one.
     valid
@@ -102,7 +102,7 @@ class Autoencoder(AbstractSpace):
     warmup: Annotated[int, Field(ge=0)] = 0
     final: Annotated[float, Field(ge=0, le=1)] = 0.01
     weight_decay: _NotNegative = 1e-5
-    clip: _Positive | None = 1.0
+    clip: _NotNegative = 1.0
     keep: Literal["best", "last"] = "best"
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: Annotated[int, Field(ge=0)] = 0
@@ -165,7 +165,7 @@ class Autoencoder(AbstractSpace):
             "learning_rate": 1e-4,
             "warmup": 100,
             "final": 0.1,
-            "clip": None,
+            "clip": 0.0,
             "keep": "last",
         }
         return cls(**recipe | changes)

@@ -195,7 +195,9 @@ def draw_counts(
         )
     rng = np.random.default_rng(seed)
     parts = [noise.draw(rates(z[part]), totals[part], rng) for part in _parts(len(z), len(noise.share))]
-    return sp.csr_matrix(sp.vstack(parts, format="csr")) if parts else sp.csr_matrix((0, len(noise.share)), np.int32)
+    return (
+        sp.csr_matrix(sp.vstack(parts, format="csr")) if parts else sp.csr_matrix((0, len(noise.share)), dtype=np.int32)
+    )
 
 
 def _matched(

@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
     warmup: int
     final: float
     weight_decay: float
-    clip: float | None
+    clip: float
 
 
 class Cells(eqx.Module):
@@ -124,7 +124,7 @@ def train_autoencoder(
         recipe.final * recipe.learning_rate,
     )
     adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay)
-    optimizer = adamw if recipe.clip is None else optax.chain(optax.clip_by_global_norm(recipe.clip), adamw)
+    optimizer = optax.chain(optax.clip_by_global_norm(recipe.clip), adamw) if recipe.clip > 0 else adamw
     parameters = trainable(net)
     n, size = len(cells.library), min(recipe.batch_size, len(cells.library))
     n_in = net.encoder.layers[0].weight.shape[0]

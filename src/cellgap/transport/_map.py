@@ -4,7 +4,7 @@ import abc
 import os
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import numpy as np
@@ -23,7 +23,7 @@ from cellgap.transport._familiarity import Nearness, Vocabulary
 if TYPE_CHECKING:
     import pandas as pd
 
-Output = Literal["expression", "counts"]
+OUTPUTS = ("expression", "counts")
 
 
 class AbstractMap(eqx.Module):
@@ -58,7 +58,7 @@ class AbstractMap(eqx.Module):
         condition: Condition | str,
         *,
         clip: bool = True,
-        output: Output = "expression",
+        output: str = "expression",
         seed: int = 0,
     ) -> AnnData:
         """Return the cells that `adata`'s control cells are predicted to become under `condition`.
@@ -98,8 +98,8 @@ class AbstractMap(eqx.Module):
         ConfigError
             `output` is unknown.
         """
-        if output not in get_args(Output):
-            raise ConfigError(f"output must be one of {', '.join(map(repr, get_args(Output)))}, found {output!r}.")
+        if output not in OUTPUTS:
+            raise ConfigError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, found {output!r}.")
         if seed < 0:
             raise ConfigError(f"seed must be at least 0, found {seed}.")
         if output == "counts" and not self.space.gives_counts:
