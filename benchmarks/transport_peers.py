@@ -2,12 +2,12 @@
 
 Question: what does a user pay for training and evaluating the published model, from the same cells? Data: a simulated
 screen of 17,500 cells and 1,000 genes (six conditions); the package reads it log-normalized, ours as raw counts. Same
-recipe: autoencoder 1000-512-512-50 with 50 gradient steps of 512 cells, the published conditional network on ten
-numbers (ours: the four descriptors they are made of) and the dose, Sinkhorn divergence of one batch (eps 1) and Monge gap (eps 0.01), 512 cells, AdamW 1e-4; 11 batches of
-512 cells a condition for evaluation: transport cost and divergence at eps 0.1, kernel discrepancy, correlation, distance
-of means over 50 genes (the package also solves a "Monge gap" of cells that are not paired, which has no meaning and is
-left out of ours; one of five transport problems a batch). Ours encodes every cell once; the package encodes all training
-cells of a condition at every step.
+recipe: autoencoder 1000-512-512-50 with 50 gradient steps of 512 cells; the published conditional network on ten
+numbers (ours: the four they are made of) and the dose, Sinkhorn divergence of one batch (eps 1) and Monge gap
+(eps 0.01), 512 cells, AdamW 1e-4; 11 batches of 512 cells a condition for evaluation: transport cost, divergence at
+eps 0.1, kernel discrepancy, correlation and distance of means over 50 genes. The package also solves a "Monge gap" of
+cells that are not paired, which has no meaning and is left out of ours: one of five transport problems a batch. Ours
+encodes every cell once; the package encodes all training cells of a condition at every step.
 Both sides run as children of this process in turns; medians of CPU seconds (user and system, all threads). Compiling is
 in, on both sides; lines without target leave it out. ``--peer-steps`` runs fewer steps of the package and scales up.
 """
