@@ -5,6 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.distance import cdist
 
 from cellgap.errors import ConditionError
 from cellgap.storage import storable
@@ -45,12 +46,15 @@ class Vocabulary(eqx.Module):
         Root mean square of every feature over the training conditions.
     context_names
         Context names of the study.
+    unit
+        Median distance between neighboring training conditions; 1 where all are at one point.
     """
 
     conditions: tuple[str, ...]
     vectors: Float[np.ndarray, "k p"]
     scale: Float[np.ndarray, " p"]
     context_names: tuple[str, ...]
+    unit: float
 
     @classmethod
     def of(
@@ -58,7 +62,12 @@ class Vocabulary(eqx.Module):
     ) -> "Vocabulary":
         """Return the vocabulary of training conditions and their features."""
         scale = feature_scale(features)
-        return cls(tuple(repr(c) for c in conditions), features / scale, scale, tuple(context_names))
+        vectors = features / scale
+        between = cdist(vectors, vectors)
+        neighbor = np.where(between <= 1e-9, np.inf, between).min(1)
+        finite = neighbor[np.isfinite(neighbor)]
+        unit = float(np.median(finite)) if len(finite) else 1.0
+        return cls(tuple(repr(c) for c in conditions), vectors, scale, tuple(context_names), unit)
 
     def parsed(self) -> tuple[Condition, ...]:
         """Return the training conditions."""
@@ -131,13 +140,8 @@ class Vocabulary(eqx.Module):
         """
         gaps = np.linalg.norm(self.vectors - features / self.scale, axis=1)
         nearest = int(np.argmin(gaps))
-        between = np.linalg.norm(self.vectors[:, None] - self.vectors[None], axis=-1)
-        between[between <= 1e-9] = np.inf
-        neighbor = between.min(1)
-        finite = neighbor[np.isfinite(neighbor)]
-        unit = float(np.median(finite)) if len(finite) else 1.0
         extra = tuple(self._unseen_together(condition))
-        return Nearness(self.conditions[nearest], float(gaps[nearest] / unit), (*reasons, *extra))
+        return Nearness(self.conditions[nearest], float(gaps[nearest] / self.unit), (*reasons, *extra))
 
     def _unseen_together(self, condition: Condition):
         known = self.parsed()
