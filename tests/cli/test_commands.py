@@ -85,6 +85,15 @@ def test_predict(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert set(cells.obs["cell_line"][cells.obs["condition"] == "A1@300nM | line2"]) == {"line2"}
 
 
+def test_predict_counts(fitted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "predicted.h5ad"
+    asked = ("--condition", "C1@1000nM | line1", "--condition", "A1@300nM | line2", "--out", out)
+    assert run("predict", fitted, *asked, "--counts", "--seed", 5) == 0
+    cells = read_h5ad(out)
+    assert cells.X.dtype == np.int32 and cells.X.format == "csr" and cells.X.data.min() > 0
+    assert cells.uns["cellgap"]["counts"]["seed"] == 5 and cells.n_obs == 60
+
+
 def test_predict_from_controls_of_the_user(fitted: Path, screen: Path, tmp_path: Path) -> None:
     adata = read_h5ad(screen / "screen.h5ad")
     chosen = adata[(adata.obs["drug"] == "vehicle").to_numpy()][:7].copy()

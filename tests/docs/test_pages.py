@@ -12,6 +12,7 @@ PAGES = (
     "docs/main.md",
     "docs/study.md",
     "docs/encode.md",
+    "docs/space.md",
     "docs/transport.md",
     "docs/evaluate.md",
 )
