@@ -1,14 +1,14 @@
 """Maps from control cells to treated cells: baselines in closed form, Monge maps, conditional Monge maps."""
 
 from cellgap.transport._affine import AffinePath, Start, condition_features, shrunk_covariance
+from cellgap.transport._calibration import Calibration, Uncertainty
 from cellgap.transport._cellot import CellOT, FittedCellOT
 from cellgap.transport._codes import Codes, Moments
 from cellgap.transport._conditional_monge import ConditionalMonge, FittedConditionalMonge
 from cellgap.transport._condot import CondOT, FittedCondOT
 from cellgap.transport._dual import DualOptimization
-from cellgap.transport._entropic import EntropicMap, FittedEntropicMap
-from cellgap.transport._calibration import Calibration, Uncertainty
 from cellgap.transport._ensemble import Ensemble, FittedEnsemble
+from cellgap.transport._entropic import EntropicMap, FittedEntropicMap
 from cellgap.transport._familiarity import Nearness, Vocabulary
 from cellgap.transport._flow import FittedFlow, FlowMatching
 from cellgap.transport._gaussian import FittedGaussian, Gaussian
@@ -19,6 +19,7 @@ from cellgap.transport._monge import Monge
 from cellgap.transport._per_condition import FittedPerCondition, PerCondition
 from cellgap.transport._pooled import FittedPooled, Pooled
 from cellgap.transport._quantile import FittedQuantileMap, QuantileMap
+from cellgap.transport._start import ConditionalStart, StartMap
 from cellgap.transport._train_map import Optimization
 
 __all__ = [
@@ -29,11 +30,12 @@ __all__ = [
     "Codes",
     "CondOT",
     "ConditionalMonge",
+    "ConditionalStart",
     "DualOptimization",
+    "Ensemble",
     "EntropicMap",
     "FittedCellOT",
     "FittedCondOT",
-    "Ensemble",
     "FittedConditionalMonge",
     "FittedEnsemble",
     "FittedEntropicMap",
@@ -56,6 +58,7 @@ __all__ = [
     "Pooled",
     "QuantileMap",
     "Start",
+    "StartMap",
     "Uncertainty",
     "Vocabulary",
     "condition_features",
