@@ -15,6 +15,7 @@ PAGES = (
     "docs/space.md",
     "docs/transport.md",
     "docs/evaluate.md",
+    "docs/scale.md",
 )
 TRAINS = ("README.md", "docs/main.md", "docs/transport.md")
 
