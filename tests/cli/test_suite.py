@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from cellgap.cli._app import main
+from cellgap.cli._run_folder import Run
+from cellgap.cli._scores import suite_of
 
 pytest.importorskip("cell_eval2")
 
@@ -21,6 +23,13 @@ def test_suite_of_a_run(fitted: Path, cellgap) -> None:
     own = table.loc["conditional Monge"]
     assert np.isfinite(own.xs("pds_cosine", level="member")["value"]).all()
     assert (table.loc["mean effect"]["scaled"].dropna() == 0).all()
+    run = Run.open(fitted)
+    shown = suite_of(run).set_index(["predictor", "member"])
+    assert shown.loc[("conditional Monge", "mean"), "kind"] == "model"
+    about = (fitted / "suite.json").read_text()
+    (fitted / "suite.json").write_text(about.replace(run.model_digest, "another model"))
+    assert suite_of(run).empty
+    (fitted / "suite.json").write_text(about)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """``cellgap report``: the page of a run."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -38,8 +39,9 @@ def report(
 def write_page(run: Run, path: Path, *, title: str = "", progress: bool = True) -> Path:
     """Return the path of the page of a run after writing it."""
     from cellgap.cli._report_data import report_data
-    from cellgap.cli._scores import scores_of
+    from cellgap.cli._scores import scores_of, suite_of
     from cellgap.report import write_report
 
     scores = scores_of(run, progress=progress)
-    return write_report(report_data(run, scores, title=title, command=f"cellgap report {run.folder.name}"), path)
+    data = report_data(run, scores, title=title, command=f"cellgap report {run.folder.name}")
+    return write_report(dataclasses.replace(data, suite=suite_of(run)), path)

@@ -52,7 +52,10 @@ def score(run: Run, *, n_cells: int, n_draws: int, progress: bool, workers: int 
 
 
 def score_suite(run: Run, *, n_cells: int, n_draws: int, target_genes: bool, progress: bool) -> "SuiteResult":
-    """Return a run's members of the suite vcc2026 after writing ``suite.csv`` into the run's folder."""
+    """Return a run's members of the suite vcc2026 after writing them into the run's folder.
+
+    ``suite.csv`` has every score, ``suite_summary.csv`` what the page shows, ``suite.json`` of which model.
+    """
     from cellgap.evaluate import vcc2026
 
     found = vcc2026(
@@ -63,9 +66,22 @@ def score_suite(run: Run, *, n_cells: int, n_draws: int, target_genes: bool, pro
         target_genes=target_genes,
         progress=progress,
     )
-    text = found.table.to_csv(index=False)
-    replace(run.folder / "suite.csv", lambda handle: handle.write(text.encode()))
+    for name, frame in (("suite", found.table), ("suite_summary", found.summary())):
+        text = frame.to_csv(index=False)
+        replace(run.folder / f"{name}.csv", lambda handle, text=text: handle.write(text.encode()))
+    about = {"model": run.model_digest, "settings": dict(found.settings)}
+    replace(run.folder / "suite.json", lambda handle: handle.write(json.dumps(about, indent=1).encode()))
     return found
+
+
+def suite_of(run: Run) -> "pd.DataFrame":
+    """Return the suite in a run's folder as the page shows it; empty where it is missing or of another model."""
+    import pandas as pd
+
+    path = run.folder / "suite_summary.csv"
+    if _about(run, "suite.json").get("model") != run.model_digest or not path.exists():
+        return pd.DataFrame()
+    return pd.read_csv(path)
 
 
 def scores_of(run: Run, *, progress: bool) -> Scores:
@@ -83,9 +99,9 @@ def scores_of(run: Run, *, progress: bool) -> Scores:
     return Scores(**frames, unscored=about["unscored"], settings=about["settings"])
 
 
-def _about(run: Run) -> dict[str, Any]:
+def _about(run: Run, name: str = ABOUT) -> dict[str, Any]:
     try:
-        found = json.loads((run.folder / ABOUT).read_text(encoding="utf-8"))
+        found = json.loads((run.folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

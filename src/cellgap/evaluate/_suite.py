@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _BETTER = {member.name: 1.0 if member.better == "higher" else -1.0 for member in MEMBERS}
-_SUMMARY = ("predictor", "member", "value", "scaled", "competition", "n_contexts")
+_SUMMARY = ("predictor", "kind", "member", "label", "better", "value", "scaled", "competition", "n_contexts")
 _NO_VALUE = "too few genes, or too small an effect, are left in the measured cells"
 _NO_SCALE = "the replicate is not better than the mean effect: no scale"
 
@@ -52,10 +52,10 @@ class SuiteResult:
     def summary(self) -> pd.DataFrame:
         """Return each predictor's members pooled over contexts, and their mean over members as the member "mean".
 
-        Columns ``predictor, member, value, scaled, competition, n_contexts``. Pooled are perturbations (the error: sums
-        of squares), over the contexts in which prediction, mean effect and replicate have values; ``scaled`` compares
-        what was pooled, so that contexts whose ends nearly agree do not dominate. The mean over members leaves out
-        those without a scale. ``competition`` is the mean over contexts.
+        Columns ``predictor, kind, member, label, better, value, scaled, competition, n_contexts``. Pooled are
+        perturbations (the error: sums of squares), over the contexts in which prediction, mean effect and replicate
+        have values; ``scaled`` compares what was pooled, so that contexts whose ends nearly agree do not dominate. The
+        mean over members leaves out those without a scale. ``competition`` is the mean over contexts.
         """
         return self._summary.copy()
 
@@ -65,9 +65,13 @@ class SuiteResult:
         for row in self.table.to_dict("records"):
             found.setdefault((row["predictor"], row["member"]), {})[row["context"]] = row
         rows = []
-        for predictor in self.kinds:
-            mine = [_pooled(found, predictor, member.name) for member in MEMBERS]
-            mean = {"predictor": predictor, "member": "mean", "value": math.nan}
+        for predictor, kind in self.kinds.items():
+            own = {"predictor": predictor, "kind": kind}
+            mine = [
+                {**own, "label": member.short, "better": member.better, **_pooled(found, predictor, member.name)}
+                for member in MEMBERS
+            ]
+            mean = {**own, "member": "mean", "label": "mean", "better": "higher", "value": math.nan}
             mean |= {name: _mean([row[name] for row in mine]) for name in ("scaled", "competition")}
             rows += [*mine, {**mean, "n_contexts": max(row["n_contexts"] for row in mine)}]
         return pd.DataFrame(rows, columns=pd.Index(_SUMMARY))
@@ -220,7 +224,6 @@ def _pooled(
     shared = [c for c in own if all(math.isfinite(rows[c]["total"]) for rows in (own, *ends))]
     values = [_ratio([rows[c] for c in shared]) for rows in (own, *ends)]
     return {
-        "predictor": predictor,
         "member": member,
         "value": _ratio([row for row in own.values() if math.isfinite(row["total"])]),
         "scaled": scaled(member, *values),

@@ -26,6 +26,7 @@ _COLUMNS = {
         "n_conditions",
     ),
     "comparisons": ("a", "b", "metric", "difference", "low", "high", "share", "n_conditions"),
+    "suite": ("predictor", "kind", "member", "label", "better", "value", "scaled"),
     "study": ("condition", "cells", "controls", "role"),
 }
 
@@ -174,6 +175,9 @@ class ReportData:
         *scaled* score, so positive means that a is better whatever the metric; `share` is the fraction of conditions
         in which a is better. Where there is no scale, ``gain_low, gain_high`` (the interval in the unit of the metric,
         positive where a is better), if given, still decide who wins.
+    suite
+        The field's benchmark suite on raw counts: ``predictor, kind, member, label, better, value, scaled``, the mean
+        over members as the member "mean".
     populations
         Cells of the conditions to draw; at most `max_figures` of them are drawn: the worst, the median and the best
         first. `shown_conditions` names them in advance, so that the others need not be predicted.
@@ -213,6 +217,7 @@ class ReportData:
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
     comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    suite: pd.DataFrame = field(default_factory=pd.DataFrame)
     populations: tuple[PopulationView, ...] = ()
     dose_curves: tuple[DoseCurve, ...] = ()
     gaps: tuple[Gap, ...] = ()

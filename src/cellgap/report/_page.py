@@ -16,6 +16,7 @@ from cellgap.report._picture import Picture
 from cellgap.report._populations import ConditionFigures, condition_figures
 from cellgap.report._rankings import conditions_picture, headline_picture, metric_pictures
 from cellgap.report._scores import LEADING, Scores, scores, spread
+from cellgap.report._suite import suite_table
 from cellgap.report._tables import condition_table, glossary, plain_rows, role_totals, summary_tables
 from cellgap.report._verdict import verdict
 from cellgap.report._words import fixed, flatten, metric_text, number
@@ -96,6 +97,7 @@ def _page(data: ReportData) -> str:
         headline_label=metric_text(known.headline[0]).label if known.headline else "",
         summary_tables=summary_tables(known),
         condition_table=condition_table(known, {part.view.condition: part.anchor for part in conditions}),
+        suite_table=suite_table(data.suite, data.model),
         glossary=glossary(known),
         n_scores=len(known.keys),
         n_leading=min(LEADING, len(known.keys)),
