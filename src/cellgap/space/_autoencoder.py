@@ -15,14 +15,20 @@ from cellgap.errors import ConfigError, DataError
 from cellgap.nn import Activation, AutoencoderNet, Norm
 from cellgap.settings import settings
 from cellgap.space._autoencoder_space import AutoencoderSpace
-from cellgap.space._calibrate_autoencoder import calibrated, features_of, nll_of_gene_means
+from cellgap.space._calibrate_autoencoder import (
+    calibrated,
+    features_of,
+    features_of_block,
+    n_features,
+    nll_of_gene_means,
+)
 from cellgap.space._count_noise import SAMPLE_VALUES, DispersionRule, theta_within
-from cellgap.space._genes import Genes
+from cellgap.space._genes import Genes, GeneSpace
 from cellgap.space._interface import AbstractSpace
 from cellgap.space._reconstruction import reconstruction_of
-from cellgap.space._train_autoencoder import Cells, Inputs, Likelihood, Recipe, train_autoencoder
-from cellgap.study import Role, Split
-from cellgap.train import Loop
+from cellgap.space._train_autoencoder import Cells, Inputs, Likelihood, Recipe, host_arrays, train_autoencoder
+from cellgap.study import CellBlock, Role, ShuffledReader, Split
+from cellgap.train import Loop, Streamed
 
 _MOST_VALID = 2048
 _Positive = Annotated[float, Field(gt=0)]
@@ -78,6 +84,10 @@ class Autoencoder(AbstractSpace):
         Share of the training cells held out to judge the loss, where the split has no validation cells.
     seed
         Of weights, batches and noise.
+    most_bytes
+        Training counts that are kept on the device, in bytes (two a value). Where there are more, batches are read from
+        the study while the network trains (`cellgap.study.ShuffledReader`), each cell once an epoch, and what is held
+        of them are two chunks of ``loop.chunk * batch_size`` cells, four bytes a value, and the reader's buffer.
 
     Source
     ------
@@ -106,6 +116,7 @@ class Autoencoder(AbstractSpace):
     keep: Literal["best", "last"] = "best"
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
     seed: Annotated[int, Field(ge=0)] = 0
+    most_bytes: Annotated[int, Field(ge=0)] = 4_000_000_000
 
     @model_validator(mode="after")
     def _check(self) -> "Autoencoder":
@@ -197,13 +208,18 @@ class Autoencoder(AbstractSpace):
                 f"Autoencoder(dim={self.dim}) needs at least as many genes and training cells, found {genes.dim} genes "
                 f"and {len(rows)} cells: use a smaller dim."
             )
-        counts, other = features_of(split, genes, rows), features_of(split, genes, held_out)
-        sample = _sample(len(rows), counts.shape[1])
-        theta = self._theta(counts[sample].astype(np.float32), split.study.codes[rows[sample]])
+        width, other = n_features(genes), features_of(split, genes, held_out)
+        sample = _sample(len(rows), width)
+        if 2 * len(rows) * width <= self.most_bytes:
+            counts = features_of(split, genes, rows)
+            cells, looked_at = Cells.of(counts), counts[sample]
+        else:
+            cells, looked_at = self._batches(split, genes, rows), features_of(split, genes, rows[sample])
+        theta = self._theta(looked_at.astype(np.float32), split.study.codes[rows[sample]])
         # One program: each weight drawn on its own would be compiled on its own.
         net = eqx.filter_jit(AutoencoderNet)(
             genes.dim,
-            genes.dim if theta is None else counts.shape[1],
+            genes.dim if theta is None else width,
             self.dim,
             hidden=self.hidden,
             norm=self.norm,
@@ -213,7 +229,7 @@ class Autoencoder(AbstractSpace):
         )
         result = train_autoencoder(
             net,
-            Cells.of(counts),
+            cells,
             Cells.of(other),
             self._recipe(genes.target_sum),
             self._loop(len(rows)),
@@ -227,7 +243,7 @@ class Autoencoder(AbstractSpace):
         if self.likelihood == "nb":
             judged = {row["step"]: row["valid"] for row in result.history if "valid" in row}
             nll = judged[result.best_step if self.keep == "best" else max(judged)]
-            scores |= {"nll": nll, "nll_gene_means": nll_of_gene_means(counts[sample], other)}
+            scores |= {"nll": nll, "nll_gene_means": nll_of_gene_means(looked_at, other)}
         return dataclasses.replace(space, scores=scores)
 
     def _rows(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -240,6 +256,15 @@ class Autoencoder(AbstractSpace):
         if len(held_out) > _MOST_VALID:
             held_out = held_out[np.linspace(0, len(held_out) - 1, _MOST_VALID).astype(int)]
         return rows, held_out
+
+    def _batches(self, split: Split, genes: GeneSpace, rows: np.ndarray) -> Streamed:
+        """Return training cells as batches that are read from the study."""
+        reader = ShuffledReader(split.study, rows, seed=self.seed)
+
+        def prepare(cells: CellBlock):
+            return host_arrays(features_of_block(cells.values, genes))
+
+        return Streamed(reader, min(self.batch_size, len(rows)), prepare)
 
     def _theta(self, x: np.ndarray, codes: np.ndarray) -> Float[Array, " features"] | None:
         """Return the start of the log inverse dispersion."""

@@ -1,12 +1,13 @@
 """From a trained network to a space: standardized codes, unbiased expression, counts with the measured variance."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
 from cellgap.errors import DataError
 from cellgap.nn import nb_log_prob
@@ -30,23 +31,39 @@ def features_of(split: Split, genes: GeneSpace, rows: np.ndarray) -> Num[np.ndar
     DataError
         A cell has no counts.
     """
-    left_out = len(genes.columns) < len(genes.study_genes)
-    out = np.zeros((len(rows), len(genes.columns) + left_out), np.int16)
+    out = np.zeros((len(rows), n_features(genes)), np.int16)
     for place, block in blocks_of(split.study.adata, genes.layer, genes.study_genes, rows):
-        total = np.asarray(block.sum(axis=1, dtype=np.int64)).ravel()
-        if (total <= 0).any():
-            raise DataError(
-                f"{int((total <= 0).sum())} of {len(total)} cells have no counts, so that an autoencoder cannot read "
-                "them: remove them first."
-            )
-        chosen = block[:, genes.columns]
-        chosen = chosen.toarray() if sp.issparse(chosen) else np.asarray(chosen)
-        rest = total - chosen.sum(axis=1, dtype=np.int64)
-        if out.dtype == np.int16 and max(chosen.max(), rest.max() if left_out else 0) > np.iinfo(np.int16).max:
+        counts = features_of_block(block, genes)
+        if out.dtype == np.int16 and counts.max() > np.iinfo(np.int16).max:
             out = out.astype(np.int32)
-        out[place, : len(genes.columns)] = chosen
-        if left_out:
-            out[place, -1] = rest
+        out[place] = counts
+    return out
+
+
+def n_features(genes: GeneSpace) -> int:
+    """Return the number of columns of `features_of`."""
+    return len(genes.columns) + (len(genes.columns) < len(genes.study_genes))
+
+
+def features_of_block(block: Any, genes: GeneSpace) -> Int[np.ndarray, "cells features"]:
+    """Return the same of cells that were read already, with all genes of the study, as 32-bit integers.
+
+    Raises
+    ------
+    DataError
+        A cell has no counts.
+    """
+    total = np.asarray(block.sum(axis=1, dtype=np.int64)).ravel()
+    if (total <= 0).any():
+        raise DataError(
+            f"{int((total <= 0).sum())} of {len(total)} cells have no counts, so that an autoencoder cannot read "
+            "them: remove them first."
+        )
+    chosen = block[:, genes.columns]
+    out = np.empty((len(total), n_features(genes)), np.int32)
+    out[:, : len(genes.columns)] = chosen.toarray() if sp.issparse(chosen) else np.asarray(chosen)
+    if out.shape[1] > len(genes.columns):
+        out[:, -1] = total - out[:, :-1].sum(axis=1, dtype=np.int64)
     return out
 
 

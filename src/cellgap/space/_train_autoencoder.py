@@ -1,4 +1,4 @@
-"""Training of an autoencoder on counts that are on the device once: the step, the validation, the schedule."""
+"""Training of an autoencoder on counts, on the device once or read in batches: step, validation, schedule."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 from scipy.special import gammaln
 
 from cellgap.nn import AutoencoderNet, count_nll, trainable
-from cellgap.train import FitResult, Loop, draw_without_replacement, fit
+from cellgap.train import Batches, FitResult, Loop, draw_without_replacement, fit
 
 Inputs = Literal["lognorm", "log1p"]
 Likelihood = Literal["nb", "gaussian"]
@@ -54,18 +54,24 @@ class Cells(eqx.Module):
     @classmethod
     def of(cls, counts: np.ndarray) -> "Cells":
         """Return cells on the device, as 16-bit integers where these hold the counts."""
-        # A row at a time, or the logarithms would take four times the memory of the counts.
-        factorials = np.asarray([gammaln(row[row > 1] + 1.0).sum() for row in counts])
         small = counts.size == 0 or counts.max() <= np.iinfo(np.int16).max
+        _, library, log_factorials = host_arrays(counts)
         return cls(
             jnp.asarray(counts.astype(np.int16) if small else counts),
-            jnp.asarray(counts.sum(axis=1, dtype=np.float64), jnp.float32),
-            jnp.asarray(factorials, jnp.float32),
+            jnp.asarray(library),
+            jnp.asarray(log_factorials),
         )
 
     def take(self, rows: Array) -> "Cells":
         """Return some of the cells."""
         return Cells(*(leaf[rows] for leaf in (self.counts, self.library, self.log_factorials)))
+
+
+def host_arrays(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the arrays that `Cells` are made of, before they are on the device."""
+    # A row at a time, or the logarithms would take four times the memory of the counts.
+    factorials = np.asarray([gammaln(row[row > 1] + 1.0).sum() for row in counts])
+    return counts, counts.sum(axis=1, dtype=np.float64).astype(np.float32), factorials.astype(np.float32)
 
 
 class AutoencoderState(eqx.Module):
@@ -95,7 +101,7 @@ def losses(out: Float[Array, "n out"], net: AutoencoderNet, cells: Cells, recipe
 
 def train_autoencoder(
     net: AutoencoderNet,
-    cells: Cells,
+    cells: Cells | Batches,
     valid: Cells,
     recipe: Recipe,
     loop: Loop,
@@ -110,7 +116,8 @@ def train_autoencoder(
     net
         Network at its start.
     cells, valid
-        Cells to train on and held-out cells.
+        Cells to train on and held-out cells. Batches, where there are too many cells for the device, hold what
+        `host_arrays` returns.
     recipe
         Likelihood, inputs and optimizer.
     loop, key, progress
@@ -126,12 +133,9 @@ def train_autoencoder(
     adamw = optax.adamw(schedule, weight_decay=recipe.weight_decay)
     optimizer = optax.chain(optax.clip_by_global_norm(recipe.clip), adamw) if recipe.clip > 0 else adamw
     parameters = trainable(net)
-    n, size = len(cells.library), min(recipe.batch_size, len(cells.library))
     n_in = net.encoder.layers[0].weight.shape[0]
 
-    def step(cells: Cells, state: AutoencoderState, key: PRNGKeyArray):
-        key_cells, key_noise = jr.split(key)
-        batch = cells.take(draw_without_replacement(key_cells, size, n))
+    def update(state: AutoencoderState, batch: Cells, key_noise: PRNGKeyArray):
         learnt, kept = eqx.partition(state.net, parameters)
 
         def loss(learnt: AutoencoderNet):
@@ -147,13 +151,24 @@ def train_autoencoder(
         net = eqx.combine(params, eqx.filter(moved, parameters, inverse=True))
         return AutoencoderState(net, optimizer_state, state.count + 1), {"loss": value}
 
+    def drawn(cells: Cells, state: AutoencoderState, key: PRNGKeyArray):
+        key_cells, key_noise = jr.split(key)
+        n = len(cells.library)
+        rows = draw_without_replacement(key_cells, min(recipe.batch_size, n), n)
+        return update(state, cells.take(rows), key_noise)
+
+    def streamed(state: AutoencoderState, key: PRNGKeyArray, batch: tuple[Array, Array, Array]):
+        return update(state, Cells(*batch), jr.split(key)[1])
+
+    on_device = isinstance(cells, Cells)
     learnt: Any = eqx.filter(net, parameters)
     start = AutoencoderState(net, optimizer.init(learnt), jnp.int32(0))
     return fit(
-        eqx.Partial(step, cells),
+        eqx.Partial(drawn, cells) if on_device else streamed,
         start,
         key=key,
         loop=loop,
+        batches=None if on_device else cells,
         validate=eqx.Partial(held_out_loss(recipe), valid),
         progress=progress,
         title="autoencoder",
