@@ -10,6 +10,7 @@ from anndata import AnnData
 from scipy.stats import nbinom
 
 from cellgap import storage
+from cellgap.encode import Dose, Table
 from cellgap.errors import ConfigError, DataError
 from cellgap.settings import from_dict, to_dict
 from cellgap.space import PCA, Autoencoder, AutoencoderSpace, Genes
@@ -17,6 +18,7 @@ from cellgap.space._calibrate_autoencoder import features_of, nll_of_gene_means
 from cellgap.study import Design, Role, Split, Study, split
 from cellgap.study._simulate import simulate_screen
 from cellgap.train import Loop
+from cellgap.transport import Gaussian, load
 
 SMALL = Autoencoder(
     dim=4,
@@ -228,6 +230,32 @@ def test_counts_that_16_bits_do_not_hold(screen, parted):
     counts = features_of(large, genes, np.arange(50))
     assert counts.dtype == np.int32
     np.testing.assert_array_equal(counts, x[:50])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32, np.float64])
+def test_counts_of_any_type_and_storage_are_read_alike(screen, parted, fitted, dtype):
+    x = np.minimum(screen.adata[:50].X.toarray(), 255).astype(dtype)
+    expected = fitted.encode(AnnData(x.astype(np.int32), var=screen.adata.var))
+    for values in (x, sp.csr_matrix(x)):
+        adata = AnnData(values, obs=screen.adata[:50].obs, var=screen.adata.var)
+        np.testing.assert_array_equal(fitted.encode(adata), expected)
+        given = dataclasses.replace(parted, study=Study(adata, screen.design))
+        counts = features_of(given, Genes(n_top=None).fit_unscored(given), np.arange(50))
+        assert counts.dtype == np.int16
+        np.testing.assert_array_equal(counts, x)
+
+
+def test_a_map_between_codes_predicts_counts(screen, parted, tmp_path):
+    model = Gaussian(space=SMALL, encoder=Table(screen.descriptors) | Dose()).fit(parted)
+    model.save(tmp_path)
+    controls = screen.adata[parted.rows(parted.study.controls[0], Role.VALID)]
+    condition = str(parted.test_conditions[0])
+    out = load(tmp_path).predict(controls, condition, output="counts", seed=4)
+    np.testing.assert_array_equal(
+        out.X.toarray(), model.predict(controls, condition, output="counts", seed=4).X.toarray()
+    )
+    np.testing.assert_allclose(out.X.sum() / controls.X.sum(), 1, atol=0.1)
+    assert np.isfinite(model.predict(controls, condition).X).all()
 
 
 @pytest.mark.parametrize(

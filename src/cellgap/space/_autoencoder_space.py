@@ -132,7 +132,7 @@ class AutoencoderSpace(AbstractFittedSpace):
             return
         for _, block in blocks_of(adata, self.layer, self.gene_space.study_genes, index):
             self.gene_space.measured(block)  # refuses what are no counts, and cells without any
-            yield np.log1p(_dense(block[:, self.gene_space.columns]))
+            yield np.log1p(_dense(block[:, self.gene_space.columns]).astype(np.float32))
 
     def decode(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
         """Return codes as log-normalized expression: what measured values are on average, not the logarithm of a mean.
