@@ -46,6 +46,21 @@ CELLFLOW = Peer(
     variable="CELLGAP_CELLFLOW_PYTHON",
     probe="import cellflow.model, importlib.metadata as i; assert i.version('cellflow-tools') == '0.0.9'",
 )
+# ott-jax's geometry with costs on the fly calls a function that JAX 0.10 no longer has.
+OTT_ONLINE = Peer(
+    name="ott_online",
+    requirements=("ott-jax==0.6.0", "jax==0.7.2", "numpy==2.3.4"),
+    variable="CELLGAP_OTT_ONLINE_PYTHON",
+    probe="import ott, jax.interpreters.batching as b; b.is_vmappable",
+    python="python3.11",
+)
+GEOMLOSS = Peer(
+    name="geomloss",
+    requirements=("geomloss==0.3.1", "pykeops==2.3", "torch==2.13.0", "numpy"),
+    variable="CELLGAP_GEOMLOSS_PYTHON",
+    probe="import geomloss, pykeops",
+    python="python3.11",
+)
 
 
 def _has(python: str | Path, peer: Peer) -> bool:
