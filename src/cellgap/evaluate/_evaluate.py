@@ -138,9 +138,15 @@ def evaluate(
             "metrics": metrics,
             "spaces": spaces,
             "seed": seed,
+            "saw_held_out": tuple(name for name, model in models.items() if _saw_held_out(model)),
         },
         populations=Populations(split, shown, conditions, seed),
     )
+
+
+def _saw_held_out(model: Predictor) -> bool:
+    """Return whether a model describes held-out conditions by their own cells, so that its scores are not zero-shot."""
+    return isinstance(model, AbstractMap) and model.encoder.saw_held_out
 
 
 def _checked_spaces(spaces: Sequence[SpaceName]) -> tuple[SpaceName, ...]:

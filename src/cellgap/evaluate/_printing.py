@@ -88,6 +88,9 @@ def _remarks(evaluation: "Evaluation") -> list[Text]:
     for reason, rows in table.query("n_pred > 0 and note != '' and predictor != @CONTROL").groupby("note", sort=False):
         which = ", ".join(dict.fromkeys(rows["metric"]))
         lines.append(f"not computed in {len(set(rows['condition']))} of {n} conditions: {which} ({reason})")
+    if evaluation.settings.get("saw_held_out"):
+        names = ", ".join(evaluation.settings["saw_held_out"])
+        lines.append(f"not zero-shot: {names} (held-out conditions are described by their own cells; so are baselines)")
     for condition, reason in evaluation.unscored.items():
         lines.append(f"not scored: {condition} ({reason})")
     return [Text(line, style="yellow") for line in lines]
