@@ -1,7 +1,7 @@
 """From the disagreement of models to the error of a prediction: a bound that held on conditions nobody trained on."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -102,7 +102,8 @@ class Calibration(eqx.Module):
 
         if len(self.error) < 3 or np.ptp(self.spread) == 0 or np.ptp(self.error) == 0:
             return float("nan")
-        return float(spearmanr(self.spread, self.error).statistic)
+        found: Any = spearmanr(self.spread, self.error)
+        return float(found.statistic)
 
 
 def spread_of(effects: Float[np.ndarray, "members d"]) -> float:
