@@ -262,3 +262,26 @@ def test_ctrl_c_keeps_the_work(screen: Path, tmp_path: Path, uninterrupted: dict
     _, error = process.communicate(timeout=500)
     assert process.returncode == 0, error
     assert arrays(folder) == uninterrupted
+
+
+def test_an_ensemble_says_how_far_it_may_be_off(
+    screen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text(
+        f'[data]\npath = "{screen / "screen.h5ad"}"\n[design]\npath = "{screen / "design.toml"}"\n'
+        '[split]\nkind = "unseen_treatment"\nnames = ["C1"]\n'
+        '[model]\nkind = "Ensemble"\nn_members = 3\n'
+        '[model.model]\nkind = "Gaussian"\nspace = { kind = "PCA", dim = 4 }\n'
+        f'encoder = [{{ kind = "Table", source = "{screen / "drugs.csv"}" }}, {{ kind = "Dose" }}]\n'
+    )
+    assert run("fit", tmp_path / "run.toml", "--quiet") == 0
+    out = tmp_path / "x.h5ad"
+    assert run("predict", tmp_path / "run", "--condition", "C1@100nM | line1", "--out", out) == 0
+    assert re.search(r"mean effect \S+, off by \S+ at most in \d+% of unseen conditions", capsys.readouterr().out)
+    (row,) = read_h5ad(out).uns["cellgap"]["conditions"].to_dict("records")
+    assert row["error"] > row["spread"] > 0 and row["coverage"] <= 0.9
+    assert (
+        run("fit", tmp_path / "run.toml", "--quiet", "--folder", tmp_path / "b", "--set", "model.model.kind=Gausian")
+        == 2
+    )
+    assert "did you mean 'Gaussian'?" in capsys.readouterr().err

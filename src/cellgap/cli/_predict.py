@@ -55,6 +55,9 @@ def predict(
     for row in table.itertuples():
         near = f"nearest training condition {row.nearest} (distance {row.distance:.2f})"
         show(f"{row.condition}: {row.n_cells:,} cells, {near}")
+        if "error" in table:
+            bound = f"off by {row.error:.3g} at most in {row.coverage:.0%} of unseen conditions"
+            show(f"  mean effect {row.effect:.3g}, {bound if row.coverage > 0 else 'with no bound of its error'}")
         if row.extrapolates:
             warn(f"{row.condition} extrapolates: {row.extrapolates}.")
     show(f"cells: {out}")
@@ -80,7 +83,10 @@ def predict_run(
         The model has no answer for a condition, or there are no controls of its context.
     """
     import anndata
+    import numpy as np
     import pandas as pd
+
+    from cellgap.transport import FittedEnsemble
 
     fitted = run.fitted
     known = [fitted.vocabulary.resolve(text) for text in conditions]
@@ -101,6 +107,9 @@ def predict_run(
                 "extrapolates": "; ".join(info["extrapolates"]),
             }
         )
+        if isinstance(fitted, FittedEnsemble) and not one.is_control:
+            found = fitted.uncertainty(one, np.asarray(part.obsm["X_cellgap_source"]))
+            rows[-1] |= {name: getattr(found, name) for name in ("effect", "spread", "error", "coverage")}
         part.obs["control"] = part.obs_names.astype(str)
         if len(known) > 1:
             part.obs_names = part.obs_names.astype(str) + f"-{len(parts)}"

@@ -45,6 +45,7 @@ ESTIMATORS = (
     "QuantileMap",
     "PerCondition",
     "Pooled",
+    "Ensemble",
 )
 
 _JOINED = ("encoder", "structure")  # fields in which a list of encoders is their joint encoder
@@ -77,7 +78,7 @@ def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(names) or 'none'}."
             raise ConfigError(f"{where} ({kind}) has no setting {name!r}: {hint}")
-        nested = _kinds_of(hints[name])
+        nested = _members() if (kind, name) == ("Ensemble", "model") else _kinds_of(hints[name])
         path = f"{where} {name}"
         if nested and isinstance(value, list):
             if name not in _JOINED:
@@ -98,6 +99,13 @@ def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -
                 f"{where} ({kind}) needs {name!r}" + (f": a table of kind {expected}." if expected else ".")
             )
     return result
+
+
+def _members() -> dict[str, type]:
+    """Return the estimators that an ensemble is made of."""
+    from cellgap import transport
+
+    return {name: getattr(transport, name) for name in ESTIMATORS if name != "Ensemble"}
 
 
 def _has_no_default(field: dataclasses.Field) -> bool:
