@@ -22,6 +22,8 @@ ConditionalStart = Literal["auto", "gaussian", "shift", "identity"]
 # Distances between all pairs of cells grow with the square: enough to tell rules apart, in seconds for any screen.
 _CELLS = 256
 _CONDITIONS = 64
+# With fewer left-out conditions than this, the noise of a comparison is not known.
+_FEWEST = 4
 _LEFT_OUT: dict[Novelty, str] = {
     "dose": "doses left out",
     "treatment": "treatments left out",
@@ -98,7 +100,7 @@ def start_of(codes: Codes, start: ConditionalStart) -> StartMap:
     center = jnp.asarray(effects.center, jnp.float32)
 
     own = list(_judged([identity(), *measured], effects, _own_cells(codes, effects)))
-    seen = _best([identity(), *measured], own) if own else default
+    seen = _preferred([identity(), *measured], own, default)
     shape = next((f.path for f in measured if f.name == "smooth Gaussian"), None)
     candidates = [identity(), *rules(effects, shape), *measured]
     if novelty == "nothing" and not codes.split.valid_conditions:
@@ -111,8 +113,7 @@ def start_of(codes: Codes, start: ConditionalStart) -> StartMap:
             folds = inner_folds(codes.split)
             found = list(_left_out(codes, effects, novelty, folds))
             judged_on = f"{len(found)} training conditions, {_LEFT_OUT.get(novelty, '')} in turn ({len(folds)} fits)"
-        # Without anything to judge on, the form for measured conditions.
-        unseen = _best(candidates, found) if found else seen
+        unseen = _preferred(candidates, found, default)
         judged_on = judged_on if found else ""
     return StartMap(seen, unseen, effects.shifts, effects.control_means, center, judged_on, _table(found, unseen.name))
 
@@ -218,11 +219,22 @@ def _means(found: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([energies[name] for energies in found])) for name in names}
 
 
-def _best(forms: Sequence[ClosedForm], found: Sequence[dict[str, float]]) -> ClosedForm:
-    """Return the form with the lowest mean; the first (simplest) of equal ones."""
+def _preferred(forms: Sequence[ClosedForm], found: Sequence[dict[str, float]], default: ClosedForm) -> ClosedForm:
+    """Return the form with the lowest mean among those that are better than the default by more than noise.
+
+    Noise is the standard error of the paired difference over conditions; it is unknown where there are few. Of equal
+    forms the first (simplest) is taken.
+    """
+    if len(found) < _FEWEST:
+        return default
     means = _means(found)
-    least = min(means.values())
-    return next(f for f in forms if f.name in means and means[f.name] <= least + 1e-6 * abs(least))
+    better = {default.name: means[default.name]}
+    for name, mean in means.items():
+        gain = np.asarray([energies[default.name] - energies[name] for energies in found])
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            better[name] = mean
+    least = min(better.values())
+    return next(f for f in forms if f.name in better and better[f.name] <= least + 1e-6 * abs(least))
 
 
 def _table(found: Sequence[dict[str, float]], chosen: str) -> tuple[dict[str, Any], ...]:
