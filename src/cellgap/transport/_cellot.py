@@ -31,6 +31,7 @@ from cellgap.transport._dual import (
     dual_energy,
     dual_start,
     dual_step,
+    pair_of,
     quadratic_starts,
     scale_of,
 )
@@ -175,8 +176,7 @@ class CellOT:
             net = ICNN.draw(d, widths=self.hidden, activation=self.activation, flat=flat, key=key)
             return Potential(net, jnp.zeros((d, d)))
 
-        key_f, key_g = jr.split(key)
-        return Pair(potential(key_f), potential(key_g))
+        return pair_of(potential, key)
 
 
 @storable

@@ -32,6 +32,7 @@ from cellgap.transport._dual import (
     dual_energy,
     dual_start,
     dual_step,
+    pair_of,
     quadratic_starts,
     scale_of,
 )
@@ -102,7 +103,7 @@ class CondOT:
 
         def problem_of(conditions: tuple[Condition, ...], role: Role, most: int | None = None) -> DualProblem:
             vectors = jnp.stack([_vector(codes.encoder, vocabulary, c) for c in conditions])
-            forward, backward = jax.vmap(mixture.at)(vectors)
+            forward, backward = eqx.filter_jit(eqx.filter_vmap(mixture.at))(vectors)
             rows = training_problem(codes, conditions, role, path, most=most)
             return DualProblem(rows, vectors, forward, backward, unit)
 
@@ -142,8 +143,7 @@ class CondOT:
             net = PICNN.draw(d, p, widths=self.hidden, embedding=self.embedding, activation=self.activation, key=key)
             return Potential(net, jnp.zeros((d, d)))
 
-        key_f, key_g = jr.split(key)
-        return Pair(potential(key_f), potential(key_g))
+        return pair_of(potential, key)
 
 
 def _validation(n_folds: int):
@@ -241,16 +241,16 @@ class FittedCondOT(AbstractMap):
         if condition.is_control:
             return z
         vector = _vector(self.encoder, self.vocabulary, condition)
-        return np.asarray(_moved(self.pair.g, self.mixture.at(vector)[0], self.unit, vector, jnp.asarray(z)))
+        return np.asarray(_moved(self.pair.g, self.mixture, 0, self.unit, vector, jnp.asarray(z)))
 
     def back(self, z: np.ndarray, condition: Condition) -> np.ndarray:
         """Return where treated cells of a condition came from: the gradient of the other potential."""
         if condition.is_control:
             return z
         vector = _vector(self.encoder, self.vocabulary, condition)
-        return np.asarray(_moved(self.pair.f, self.mixture.at(vector)[1], self.unit, vector, jnp.asarray(z)))
+        return np.asarray(_moved(self.pair.f, self.mixture, 1, self.unit, vector, jnp.asarray(z)))
 
 
 @eqx.filter_jit
-def _moved(potential: Potential, base: Quadratic, unit: Array, vector: Array, z: Array) -> Array:
-    return potential_gradient(potential.at(base, unit, vector), z)
+def _moved(potential: Potential, mixture: Mixture, side: int, unit: Array, vector: Array, z: Array) -> Array:
+    return potential_gradient(potential.at(mixture.at(vector)[side], unit, vector), z)

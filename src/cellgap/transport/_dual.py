@@ -1,6 +1,6 @@
 """The dual of optimal transport with convex potentials: settings, losses, the training step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import equinox as eqx
@@ -94,6 +94,12 @@ class Pair(eqx.Module):
 
     f: Potential
     g: Potential
+
+
+def pair_of(draw: Callable[[PRNGKeyArray], Potential], key: PRNGKeyArray) -> Pair:
+    """Return two potentials that `draw` makes of keys of their own, in one program."""
+    both = eqx.filter_vmap(draw)(jr.split(key))
+    return Pair(_row(both, 0), _row(both, 1))
 
 
 class DualProblem(eqx.Module):
