@@ -32,6 +32,7 @@ app = App(
 app.command("cellgap.cli._demo:demo", name="demo", help="Simulate a drug screen, fit it, and see every output.")
 app.command("cellgap.cli._check:check", name="check", help="List what is wrong or suspicious about data and design.")
 app.command("cellgap.cli._fit:fit", name="fit", help="Fit a model as a run file says; continues where it was stopped.")
+app.command("cellgap.cli._compare:compare", name="compare", help="Fit several models and score them in one table.")
 app.command("cellgap.cli._predict:predict", name="predict", help="Write the cells predicted under new conditions.")
 app.command("cellgap.cli._evaluate:evaluate", name="evaluate", help="Score a run on what it never saw.")
 app.command("cellgap.cli._report:report", name="report", help="Write the page of a run, one HTML file.")

@@ -1,5 +1,6 @@
 """``cellgap fit``: from a run file to a fitted model in a folder; killed and started again is as never killed."""
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,9 +93,9 @@ def _fitted(run: RunFile, split: Any, quiet: bool) -> Any:
     import jax.random as jr
 
     from cellgap.settings import from_dict
-    from cellgap.transport import ConditionalMonge, Monge
 
     estimator, key = from_dict(run.model), jr.key(run.seed)
-    if isinstance(estimator, ConditionalMonge | Monge):
+    # Only what is trained step by step has something to keep on the way.
+    if "folder" in inspect.signature(estimator.fit).parameters:
         return estimator.fit(split, key=key, folder=run.folder, progress=not quiet)
     return estimator.fit(split, key=key)

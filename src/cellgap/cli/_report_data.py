@@ -25,7 +25,7 @@ _UNITS = {
     "arcsinh": "arcsinh of the measurement",
     "none": "measurement",
 }
-_QUESTIONS = {
+QUESTIONS = {
     "in_distribution": "cells held out of every condition",
     "unseen_dose": "doses it never saw",
     "unseen_treatment": "treatments it never saw",
@@ -55,7 +55,7 @@ def report_data(run: Run, scores: Scores, *, title: str = "", command: str = "")
     name = fitted.name
     if f"{name} (fitted)" in set(scores.table["predictor"]):
         name = f"{name} (fitted)"
-    question = _QUESTIONS[split.kind]
+    question = QUESTIONS[split.kind]
     n_scored = scores.table["condition"].nunique()
     return ReportData(
         title=title or f"{name}: {question}",
@@ -72,8 +72,8 @@ def report_data(run: Run, scores: Scores, *, title: str = "", command: str = "")
         populations=tuple(_views(run, scores, name)),
         dose_curves=tuple(_curves(fitted, split)),
         gaps=fitted.gaps(),
-        study=_study(split),
-        settings=_readable(run.settings),
+        study=study_table(split),
+        settings=readable(run.settings),
         versions=read_document(run.folder)["versions"],
         notes=tuple(_notes(fitted, split, scores)),
         max_figures=MAX_FIGURES,
@@ -187,16 +187,16 @@ def _history(rows: tuple[dict[str, float], ...]) -> "pd.DataFrame":
     return frame.drop(columns="gap_error", errors="ignore").rename(columns={"valid": "energy distance, held-out cells"})
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """Return settings with joined encoders by name: a list of tables has no line of its own."""
     if isinstance(value, dict):
-        return {key: _readable(item) for key, item in value.items()}
+        return {key: readable(item) for key, item in value.items()}
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return {f"{i + 1}": _readable(item) for i, item in enumerate(value)}
+        return {f"{i + 1}": readable(item) for i, item in enumerate(value)}
     return value
 
 
-def _study(split: "Split") -> "pd.DataFrame":
+def study_table(split: "Split") -> "pd.DataFrame":
     """Return one row a condition and role: cells of it, and controls of its context that train or serve."""
     import pandas as pd
 

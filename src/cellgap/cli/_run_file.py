@@ -14,6 +14,7 @@ SECTIONS = {
     "design": None,
     "split": None,
     "model": None,
+    "compare": ("models",),
     "run": ("folder", "seed"),
 }
 """Sections of a run file and the keys of those that have fixed ones."""
@@ -120,10 +121,10 @@ def read_run_file(path: Path, changes: Sequence[str] = (), folder: Path | None =
     path = Path(path)
     values = read_toml(path)
     for change in changes:
-        _set(values, change)
+        set_value(values, change)
     where = str(path)
     try:
-        return _checked(values, path.resolve().parent, folder)
+        return checked(values, path.resolve().parent, folder)
     except CellgapError as error:
         raise type(error)(f"{where}: {error}") from None
 
@@ -146,7 +147,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"Cannot read {str(path)!r}: {error}.") from None
 
 
-def _set(values: dict[str, Any], change: str) -> None:
+def set_value(values: dict[str, Any], change: str) -> None:
     """Put ``a.b.c=value`` into nested tables; the value is TOML, or else text as it stands."""
     name, equals, text = change.partition("=")
     keys = name.strip().split(".")
@@ -163,14 +164,30 @@ def _set(values: dict[str, Any], change: str) -> None:
     values[keys[-1]] = value
 
 
-def _checked(values: Mapping[str, Any], base: Path, folder: Path | None) -> RunFile:
-    _refuse_unknown(values, tuple(SECTIONS), "the run file has no section")
+def checked(values: Mapping[str, Any], base: Path, folder: Path | None) -> RunFile:
+    """Return the run that the sections of a file describe.
+
+    Parameters
+    ----------
+    values
+        Contents of the file.
+    base
+        Folder that relative paths start from.
+    folder
+        Replaces the folder of the file.
+
+    Raises
+    ------
+    ConfigError, DesignError, SplitError
+        A key or value is wrong.
+    """
+    refuse_unknown(values, tuple(SECTIONS), "the run file has no section")
     for name, keys in SECTIONS.items():
         section = values.get(name, {})
         if not isinstance(section, Mapping):
             raise ConfigError(f"[{name}] must be a table, found {section!r}.")
         if keys is not None:
-            _refuse_unknown(section, keys, f"[{name}] has no key")
+            refuse_unknown(section, keys, f"[{name}] has no key")
     for name, key in (("data", "path"), ("split", "kind"), ("model", "kind")):
         if key not in values.get(name, {}):
             raise ConfigError(f"[{name}] needs {key!r}: `cellgap fit --example` prints a run file.")
@@ -186,14 +203,15 @@ def _checked(values: Mapping[str, Any], base: Path, folder: Path | None) -> RunF
     model = _model(values["model"], base)
     design = _design(values["design"], base)
     split = {"seed": seed, **_split(values["split"])}
-    data = base / _text(values["data"]["path"], "[data] path")
+    data = base / text_of(values["data"]["path"], "[data] path")
     if not data.exists():
         raise ConfigError(f"[data] path: there is no file {str(data)!r}.")
-    kept = base / _text(run.get("folder", "run"), "[run] folder") if folder is None else folder
+    kept = base / text_of(run.get("folder", "run"), "[run] folder") if folder is None else folder
     return RunFile(data.resolve(), backed, design, split, model, kept.resolve(), seed)
 
 
-def _text(value: Any, where: str) -> str:
+def text_of(value: Any, where: str) -> str:
+    """Return a value that must be a text; `where` says which one in an error."""
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{where} must be a text, found {value!r}.")
     return value
@@ -206,7 +224,7 @@ def _design(section: Mapping[str, Any], base: Path) -> dict[str, Any]:
         if len(section) > 1:
             other = next(key for key in section if key != "path")
             raise ConfigError(f"[design] has both a path and {other!r}: give one or the other.")
-        return Design.read(base / _text(section["path"], "[design] path")).to_dict()
+        return Design.read(base / text_of(section["path"], "[design] path")).to_dict()
     return Design.from_dict(section).to_dict()
 
 
@@ -219,9 +237,9 @@ def _split(section: Mapping[str, Any]) -> dict[str, Any]:
     kinds = tuple(name for name in split.__all__ if name != "by_name")
     kind = section["kind"]
     if kind not in kinds:
-        raise ConfigError(f"Unknown kind of split {kind!r}: {_close(str(kind), kinds)}")
+        raise ConfigError(f"Unknown kind of split {kind!r}: {close_to(str(kind), kinds)}")
     parameters = list(inspect.signature(getattr(split, kind)).parameters.values())[1:]
-    _refuse_unknown(section, ("kind", *(p.name for p in parameters)), f"the split {kind!r} has no parameter")
+    refuse_unknown(section, ("kind", *(p.name for p in parameters)), f"the split {kind!r} has no parameter")
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name not in section:
             raise ConfigError(f"the split {kind!r} needs {parameter.name!r}: say what to hold out.")
@@ -235,12 +253,14 @@ def _model(section: Mapping[str, Any], base: Path) -> dict[str, Any]:
     return to_dict(estimator_of(section, base))
 
 
-def _refuse_unknown(found: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+def refuse_unknown(found: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    """Raise ConfigError where a key is not among the known ones, naming the closest one."""
     for key in found:
         if key not in known:
-            raise ConfigError(f"{what} {key!r}: {_close(key, known)}")
+            raise ConfigError(f"{what} {key!r}: {close_to(key, known)}")
 
 
-def _close(key: str, known: Sequence[str]) -> str:
+def close_to(key: str, known: Sequence[str]) -> str:
+    """Return a hint: the known word that is closest to a key, or all of them."""
     close = difflib.get_close_matches(key, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}."
