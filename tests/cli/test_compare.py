@@ -141,6 +141,7 @@ WRONG = [
     ('[{ kind = "FlowMatching", decodr = [8] }]', "models: FlowMatching .*no setting 'decodr': did you mean 'decoder'"),
     ('[{ kind = "FlowMatching", epsilon = 0 }]', r"FlowMatching\(epsilon=...\) is wrong: .*greater than 0"),
     ('[{ kind = "FlowMatching", guidance_weight = 2 }]', "needs the field without a condition"),
+    ('["Ensemble"]', "an Ensemble needs the table of a model, found None"),
     ("[]", "must be a list of kinds or tables, found \\[\\]"),
     ('"Gaussian"', "must be a list of kinds or tables, found 'Gaussian'"),
     ("[3]", "names of kinds or tables, found 3"),
@@ -179,7 +180,16 @@ def test_settings_of_the_model_section_are_those_of_its_kind(screen: Path, tmp_p
 def test_without_a_list_every_kind_is_compared_that_is_no_baseline(screen: Path, tmp_path: Path) -> None:
     kinds = {run.model["kind"] for run in read_comparison(with_models(screen, tmp_path, "")).runs.values()}
     assert {"ConditionalMonge", "FlowMatching", "Gaussian", "Monge"} <= kinds
-    assert not kinds & {"Identity", "MeanShift"}
+    assert not kinds & {"Identity", "MeanShift", "Ensemble"}
+
+
+def test_an_ensemble_fits_its_model_under_what_is_shared(screen: Path, tmp_path: Path) -> None:
+    models = '[{ kind = "Ensemble", n_members = 3, model = { kind = "Gaussian" } }, "Gaussian"]'
+    found = read_comparison(with_models(screen, tmp_path, models))
+    one, two = (run.model for run in found.runs.values())
+    assert one["n_members"] == 3 and one["model"] == two
+    assert found.shared.model == {"space": two["space"], "encoder": two["encoder"]}
+    assert found.to_dict()["compare"]["models"]["Ensemble"]["model"] == {"kind": "Gaussian"}
 
 
 def test_models_without_any_answer_are_a_mistake(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cellgap.cli._compare_file import ComparisonFile, read_comparison
+from cellgap.cli._compare_file import SHARED, ComparisonFile, innermost, read_comparison
 from cellgap.cli._run_file import RunFile
 from cellgap.cli._say import note, show
 from cellgap.errors import ConditionError
@@ -92,7 +92,7 @@ def fit_models(
 
     # Before the data are read; what may have no answer gets a folder when that is known.
     for run in comparison.runs.values():
-        if run.model["kind"] not in MEASURED_ONLY:
+        if innermost(run.model)["kind"] not in MEASURED_ONLY:
             claim(run)
     shared = comparison.shared
     claim(shared)
@@ -106,7 +106,7 @@ def fit_models(
     left_out: dict[str, str] = {}
     codes: Codes | None = None
     for name, run in comparison.runs.items():
-        if reason := _no_answer(run.model["kind"], split):
+        if reason := _no_answer(innermost(run.model)["kind"], split):
             left_out[name] = reason
             continue
         claim(run)
@@ -117,8 +117,7 @@ def fit_models(
         if not quiet:
             note(f"fitting {name}")
         if codes is None:
-            estimator = from_dict(run.model)
-            codes = Codes.of(split, estimator.space, estimator.encoder)
+            codes = Codes.of(split, *(from_dict(shared.model[key]) for key in SHARED))
         try:
             models[name] = _fitted(run, codes, quiet)
         except ConditionError as error:

@@ -15,6 +15,9 @@ SHARED = ("space", "encoder")
 IN_EVERY_TABLE = ("MeanShift", "Identity")
 """Kinds that every evaluation shows as baselines."""
 
+ENSEMBLE = "Ensemble"
+"""The kind that holds a model of another kind."""
+
 _NAME = re.compile(r"[\w][\w .+-]*")
 
 
@@ -37,12 +40,22 @@ class ComparisonFile:
     def shared(self) -> RunFile:
         """What all models have in common: the folder of the comparison holds its settings and split."""
         first = next(iter(self.runs.values()))
-        return replace(first, model={key: first.model[key] for key in SHARED}, folder=self.folder)
+        return replace(first, model={key: innermost(first.model)[key] for key in SHARED}, folder=self.folder)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as they were used."""
-        models = {name: {k: v for k, v in run.model.items() if k not in SHARED} for name, run in self.runs.items()}
+        models = {name: _without_shared(run.model) for name, run in self.runs.items()}
         return self.shared.to_dict() | {"compare": {"models": models}}
+
+
+def innermost(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a model, or of the model that an ensemble fits several times."""
+    return model["model"] if model["kind"] == ENSEMBLE else model
+
+
+def _without_shared(model: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in model.items() if key not in SHARED}
+    return own | ({"model": _without_shared(own["model"])} if model["kind"] == ENSEMBLE else {})
 
 
 def read_comparison(path: Path, changes: Sequence[str] = (), folder: Path | None = None) -> ComparisonFile:
@@ -84,7 +97,7 @@ def _comparison(values: Mapping[str, Any], base: Path, folder: Path | None) -> C
         raise ConfigError(
             f"[model] has {own[0]!r} but no kind: say which kind it is for, or put it into a table of compare.models."
         )
-    default = [kind for kind in ESTIMATORS if kind not in IN_EVERY_TABLE]
+    default = [kind for kind in ESTIMATORS if kind not in (*IN_EVERY_TABLE, ENSEMBLE)]
     listed = section.get("models", default)
     if not isinstance(listed, list) or not listed:
         raise ConfigError(f"[compare] models must be a list of kinds or tables, found {listed!r}.")
@@ -119,6 +132,12 @@ def _model(table: Mapping[str, Any], shared: Mapping[str, Any], kinds: Sequence[
     for key in SHARED:
         if key in table:
             raise ConfigError(f"[compare] models: {key!r} is the same for all models and belongs into [model].")
+    if kind == ENSEMBLE:
+        inner = table.get("model")
+        if not isinstance(inner, Mapping) or inner.get("kind") == ENSEMBLE:
+            raise ConfigError(f"[compare] models: an {ENSEMBLE} needs the table of a model, found {inner!r}.")
+        own = {key: value for key, value in table.items() if key != "name"}
+        return own | {"model": _model(inner, shared, kinds)}
     same = shared.get("kind") == kind
     common = {key: value for key, value in shared.items() if key in SHARED or (same and key != "kind")}
     return common | {key: value for key, value in table.items() if key != "name"}
