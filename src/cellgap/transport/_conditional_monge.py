@@ -49,7 +49,8 @@ class ConditionalMonge:
     start
         ``"auto"``: the closed form that predicts held-out conditions best, out of doing nothing, every simple rule with
         and without Gaussian shape, and paths; validation conditions decide where the split has them, else training
-        conditions that are left out in the manner of the split (see `StartMap`). ``"gaussian"``: Gaussian optimal maps;
+        conditions that are left out in the manner of the split. It is the Gaussian path unless another is better by
+        more than noise on four left-out conditions or more (see `StartMap`). ``"gaussian"``: Gaussian optimal maps;
         ``"shift"``: mean shifts; both interpolated over conditions (see `AffinePath`); ``"identity"``: as published.
         Training starts there, and the start is kept where held-out cells do not get closer.
     fit_loss
