@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cellgap.nn import VelocityNet
 from cellgap.ot import draw_pairs
-from cellgap.train import FitResult, draw_without_replacement, fit
+from cellgap.train import FitResult, draw_without_replacement, fit, over_devices
 from cellgap.transport._affine import affine
 from cellgap.transport._held_out import energy_of_folds, fold_count
 from cellgap.transport._problem import Problem
-from cellgap.transport._train_map import Optimization, optimizer_of, schedule_of
+from cellgap.transport._train_map import Optimization, optimizer_of, schedule_of, shared_mesh
 
 Solver = Literal["heun", "midpoint", "euler"]
 # Validation compares states with one another, for which a few steps are enough.
@@ -221,7 +221,7 @@ def train_flow(
     n = min(optimization.batch_size, int(jnp.max(sizes)))
     padded = bool(jnp.any(sizes < n))
     schedule, optimizer = schedule_of(optimization), optimizer_of(optimization)
-    b = optimization.conditions_per_step
+    b, mesh = optimization.conditions_per_step, shared_mesh(optimization, problem)
 
     def loss_of(net: VelocityNet, problem: Problem, k: Array, key: PRNGKeyArray):
         key_cells, key_pairs, key_time, key_told, key_noise = jr.split(key, 5)
@@ -244,15 +244,21 @@ def train_flow(
         # Several conditions a step are distinct ones, as long as there are enough.
         ks = jr.permutation(key_k, problem.n_conditions)[jnp.arange(b) % problem.n_conditions]
 
-        def one(total, item):
-            (_, logs), grads = gradient(state.net, problem, *item)
-            return jax.tree.map(jnp.add, total, grads), logs
+        def several(shared, items):
+            """Return the sum of the gradients of some conditions, and the logs of each."""
+            net, problem = shared
+
+            def one(total, item):
+                (_, logs), grads = gradient(net, problem, *item)
+                return jax.tree.map(jnp.add, total, grads), logs
+
+            return jax.lax.scan(one, jax.tree.map(jnp.zeros_like, net), items)
 
         if b == 1:
             (_, logs), grads = gradient(state.net, problem, ks[0], key_cells)
         else:
-            zeros = jax.tree.map(jnp.zeros_like, state.net)
-            grads, logs = jax.lax.scan(one, zeros, (ks, jr.split(key_cells, b)))
+            summed = several if mesh is None else over_devices(several, mesh)
+            grads, logs = summed((state.net, problem), (ks, jr.split(key_cells, b)))
             grads, logs = jax.tree.map(lambda g: g / b, grads), jax.tree.map(jnp.mean, logs)
         params: Any = state.net  # modules are trees, which the annotations of optax do not say
         updates, opt_state = optimizer.update(grads, state.optimizer, params)
@@ -271,6 +277,7 @@ def train_flow(
         start,
         key=key,
         loop=optimization.loop,
+        devices=optimization.devices,
         validate=None if valid is None else _validation(valid, settings),
         folder=folder,
         fingerprint=fingerprint,
