@@ -34,7 +34,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("demo", "check", "fit", "predict", "evaluate", "report"):
+    for command in ("demo", "check", "fit", "compare", "predict", "evaluate", "report"):
         assert code_of(command, "--help") == 0
         assert f"cellgap {command}" in capsys.readouterr().out
 

@@ -198,3 +198,27 @@ def test_models_without_any_answer_are_a_mistake(
     assert run("compare", with_models(screen, tmp_path, '["Monge"]'), "--quiet") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "no model has an answer: Monge: Monge answers for conditions it was trained on" in line
+
+
+def test_ctrl_c_keeps_what_is_fitted(
+    screen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cellgap.cli import _compare
+
+    path = with_models(screen, tmp_path, '["Gaussian", "MeanShift"]')
+    fitted = _compare._fitted
+
+    def interrupted(run, codes, quiet):
+        if run.model["kind"] == "MeanShift":
+            raise KeyboardInterrupt
+        return fitted(run, codes, quiet)
+
+    monkeypatch.setattr(_compare, "_fitted", interrupted)
+    assert run("compare", path) == 130
+    assert "interrupted; the work is kept" in capsys.readouterr().err
+    kept = {folder.name: (folder / "model.npz").exists() for folder in (tmp_path / "run" / "models").iterdir()}
+    assert kept == {"Gaussian": True, "MeanShift": False} and not (tmp_path / "run" / "table.csv").exists()
+    monkeypatch.undo()
+    _, models, _ = fit_models(read_comparison(path))
+    said = capsys.readouterr().err
+    assert tuple(models) == ("Gaussian", "MeanShift") and "fitting MeanShift" in said and "fitting Gaussian" not in said

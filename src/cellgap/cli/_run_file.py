@@ -54,6 +54,9 @@ genes = { n_top = 1000 }
 learning_rate = 1e-3
 loop = { n_steps = 2000 }
 
+# [compare]                     # for `cellgap compare`: space and encoder of [model] are those of all
+# models = ["ConditionalMonge", "FlowMatching", "Gaussian"]
+
 [run]
 folder = "run"                  # the model, its split and settings, and checkpoints are kept here
 seed = 0
