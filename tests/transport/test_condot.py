@@ -95,7 +95,7 @@ def test_unseen_conditions_have_a_map_and_controls_stay(fitted):
 def test_training_from_a_poor_start_comes_closer(codes):
     """With a reach that mixes all conditions alike, each starts at their mean map."""
     optimization = dataclasses.replace(
-        QUICK, loop=Loop(n_steps=80, chunk=20, valid_every=20), learning_rate=1e-2, inner_steps=4
+        QUICK, loop=Loop(n_steps=240, chunk=60, valid_every=60), learning_rate=1e-2, inner_steps=4
     )
     fitted = dataclasses.replace(MODEL, reach=1000.0, optimization=optimization).fit_codes(codes, key=jr.key(0))
     valid = [row["valid"] for row in fitted.history if "valid" in row]
