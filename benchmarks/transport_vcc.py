@@ -7,7 +7,8 @@ Data        A simulated screen (200 treatments of four descriptors, 2,000 genes,
             and cell type; glioblastoma_panobinostat, every patient in turn never seen.
 Rules       Populations (donor, cell type) with fewer than 20 control or 20 treated cells are left out before anything
             is fitted: among them dendritic cells of the donor 1039, which have no controls. Settings are the defaults
-            of the library. How counts are drawn was looked at on a screen of another seed (1), never on this one.
+            of the library. How counts are drawn was looked at on a screen of another seed (1), never on this one, and
+            on two of the patients (PW030, PW036), predicted from the two others.
             Whether the encoder names the cell type is chosen for every donor anew, without the donor: by the energy
             distance of ridge mean shifts on the largest of the other donors, held out in its turn.
 Scale       Of every member: (u - b) / (r - b), b the mean effect in the same space, r the package's replicate, which

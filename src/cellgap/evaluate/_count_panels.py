@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from cellgap.errors import ConditionError, ConfigError, DataError, SplitError
+from cellgap.evaluate._matched_counts import matched_counts
 from cellgap.evaluate._plan import generator, source_pool
 from cellgap.evaluate._predictors import Predictor, models_of
 from cellgap.study import Condition, Role, Split
@@ -40,8 +41,8 @@ class CountPanel:
         treatment without its context, or "control".
     pool
         Rows of SOURCE controls.
-    library
-        Their counts over the genes of the panel.
+    source
+        Their measured counts (CSR), to which counts are calibrated: see `matched_counts`.
     draws
         For every condition, which cells of the pool it is predicted from: as many as were measured.
     split, seed
@@ -52,7 +53,7 @@ class CountPanel:
     conditions: tuple[Condition, ...]
     measured: AnnData
     pool: np.ndarray
-    library: np.ndarray
+    source: sp.csr_matrix
     draws: tuple[np.ndarray, ...]
     split: Split
     seed: int
@@ -77,14 +78,15 @@ class CountPanel:
         ConditionError
             It has no answer for one of the conditions.
         """
-        space: Any = predictor.space
-        z = np.asarray(space.encode(self.split.study.adata, self.pool))
+        z = np.asarray(predictor.space.encode(self.split.study.adata, self.pool))
+        space: Any = matched_counts(predictor.space, z, self.source)
+        library = np.asarray(self.source.sum(axis=1), np.float64).ravel()
         blocks = []
         for condition, drawn in zip(self.conditions, self.draws, strict=True):
             # All conditions move the whole pool, so that a compiled map sees one shape.
             moved = np.asarray(predictor.transport(z, condition))[drawn]
             seed = int(generator(self.seed, repr(condition), "counts").integers(2**31))
-            blocks.append(sp.csr_matrix(space.counts(moved, self.library[drawn], seed=seed), dtype=np.float32))
+            blocks.append(sp.csr_matrix(space.counts(moved, library[drawn], seed=seed), dtype=np.float32))
         n_treated = sum(block.shape[0] for block in blocks)
         controls = sp.csr_matrix(self.measured.X)[n_treated:]
         counts = sp.vstack([*blocks, controls], format="csr")
@@ -218,8 +220,8 @@ def _panel(
     measured = AnnData(
         _counts(study.values(np.concatenate(rows), genes)), obs=obs, var=pd.DataFrame(index=pd.Index(genes))
     )
-    library = np.asarray(study.values(pool, genes).sum(axis=1), np.float64).ravel()
-    return CountPanel(control, tuple(conditions), measured, pool, library, tuple(draws), split, seed)
+    source = _counts(study.values(pool, genes))
+    return CountPanel(control, tuple(conditions), measured, pool, source, tuple(draws), split, seed)
 
 
 def _counts(values: Any) -> sp.csr_matrix:
