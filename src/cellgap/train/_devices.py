@@ -144,3 +144,9 @@ def all_equal(number: int) -> bool:
     if jax.process_count() == 1:
         return True
     return len(np.unique(multihost_utils.process_allgather(np.asarray(number)))) == 1
+
+
+def meet() -> None:
+    """Wait until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("cellgap.train")

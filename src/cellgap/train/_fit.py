@@ -26,7 +26,7 @@ from cellgap.settings import settings
 from cellgap.storage import replace
 from cellgap.train._batches import Ahead, Batches
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
-from cellgap.train._devices import DEVICES, all_equal, any_process, is_first, mesh_of, off_mesh, on_mesh
+from cellgap.train._devices import DEVICES, all_equal, any_process, is_first, meet, mesh_of, off_mesh, on_mesh
 from cellgap.train._progress import progress_bar
 
 _State = TypeVar("_State")
@@ -216,6 +216,7 @@ def fit(
             show(book.step, row, time.perf_counter() - started)
     if check is None:
         best, book.best_step = state, book.step
+    meet()  # nobody goes on before the last checkpoint is there
     state, best = off_mesh((state, best), mesh)
     return FitResult(state, best, book.best_step, book.history, book.stopped)
 
