@@ -82,9 +82,9 @@ def report_data(run: Run, scores: Scores, *, title: str = "", command: str = "")
 
 def expression_of(space: "AbstractFittedSpace") -> str:
     """Return what values in a space's gene space are, as an axis label."""
-    from cellgap.space import GeneSpace, PCASpace
+    from cellgap.space import AutoencoderSpace, GeneSpace, PCASpace
 
-    genes = space.gene_space if isinstance(space, PCASpace) else space
+    genes = space.gene_space if isinstance(space, PCASpace | AutoencoderSpace) else space
     return _UNITS[genes.transform] if isinstance(genes, GeneSpace) else "expression"
 
 
@@ -214,6 +214,17 @@ def study_table(split: "Split") -> "pd.DataFrame":
 
 
 def _notes(fitted: "AbstractMap", split: "Split", scores: Scores) -> Iterator[str]:
+    from cellgap.transport import FittedEnsemble
+
+    if fitted.encoder.saw_held_out:
+        yield "Not zero-shot: the encoder placed held-out conditions by their own cells, for the baselines too."
+    yield from (f"Encoder: {text}." if not text.endswith(".") else f"Encoder: {text}" for text in fitted.encoder.notes)
+    if isinstance(fitted, FittedEnsemble) and fitted.calibration is not None:
+        told = fitted.calibration
+        yield (
+            f"Uncertainty: bounds of the error hold for {told.attained:.0%} of {len(told.conditions)} {told.held_out}; "
+            f"rank correlation of the members' spread with the error there: {told.rank_correlation():.2f}."
+        )
     for condition, reason in scores.unscored.items():
         yield f"{condition} was not scored: {reason}."
     reasons: dict[str, list[str]] = {}
