@@ -25,9 +25,12 @@ def trained(devices: int | None, steps: int) -> dict[str, np.ndarray]:
     model = ConditionalMonge(
         space=Genes(transform="none"),
         encoder=Table(made.descriptors) | Dose(),
+        start="identity",  # far from the answer, so that the weights that are kept have moved
         optimization=Optimization(loop=loop, batch_size=64, conditions_per_step=4, devices=devices),
     )
     fitted = model.fit(cut, key=jr.key(0))
+    if not fitted.best_step:
+        raise RuntimeError("training has not moved the weights that are kept: nothing was compared")
     cells = np.asarray(made.adata.X)[cut.rows(cut.study.controls[0])][:200]
     return {
         "weights": np.concatenate([np.ravel(w) for w in jax.tree.leaves(fitted.net)]),
