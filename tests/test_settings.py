@@ -74,3 +74,13 @@ def test_a_kind_belongs_to_one_class():
     other.__module__ = "elsewhere"
     with pytest.raises(ConfigError, match="is taken by"):
         register(other)
+
+
+def test_nothing_survives_text_where_it_is_not_the_default() -> None:
+    from cellgap.train import Loop
+    from cellgap.transport import Optimization
+
+    unclipped = Optimization(clip=None, loop=Loop(patience=None))
+    plain = to_dict(unclipped)
+    assert plain["clip"] == {"kind": "None"} and "patience" not in plain["loop"]
+    assert from_dict(tomllib.loads(tomli_w.dumps(plain))) == unclipped

@@ -1,9 +1,9 @@
 """Ours: the CPU time of training steps of flow matching, and of predictions, through the public estimator.
 
 `cellgap.FlowMatching` is fitted once. The progress bar is replaced by a clock that reads the CPU time at the end of
-each chunk: the first chunk contains compiling, the last one a validation on held-out cells, and neither is counted. After
-the run, the drawing of cells and pairs is timed alone; what is left of a step is the network and the optimizer. Prints
-one JSON object.
+each chunk: the first chunk contains compiling, the last one a validation on held-out cells, and neither is counted.
+After the run, the drawing of cells and pairs is timed alone; what is left of a step is the network and the optimizer.
+Prints one JSON object.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from cellgap.errors import CellgapError, ConfigError
 
 _KINDS: dict[str, type] = {}
+_NOTHING = "None"
 _T = TypeVar("_T", bound=type)
 
 
@@ -50,16 +51,24 @@ def register(cls: _T) -> _T:
 
 
 def to_dict(value: Any) -> dict[str, Any]:
-    """Return settings as plain values: fields that are None are left out, ``kind`` names the class.
+    """Return settings as plain values, ``kind`` names the class.
+
+    Fields that are None are left out where that is their default, else they are ``{kind = "None"}``.
 
     Raises
     ------
     ConfigError
         A field holds something that a text file cannot, such as a table given in memory.
     """
-    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    plain = {name: _plain(field, f"{type(value).__name__}.{name}") for name, field in fields.items()}
-    return {"kind": type(value).__name__} | {name: field for name, field in plain.items() if field is not None}
+    plain: dict[str, Any] = {"kind": type(value).__name__}
+    for field in dataclasses.fields(value):
+        found = getattr(value, field.name)
+        if found is not None:
+            plain[field.name] = _plain(found, f"{type(value).__name__}.{field.name}")
+        elif field.default is not None:
+            # Left out, it would come back as the default; text files have no word for nothing.
+            plain[field.name] = {"kind": _NOTHING}
+    return plain
 
 
 def from_dict(values: Mapping[str, Any]) -> Any:
@@ -95,6 +104,8 @@ def _plain(value: Any, where: str) -> Any:
 
 def _rebuilt(value: Any) -> Any:
     if isinstance(value, Mapping):
+        if dict(value) == {"kind": _NOTHING}:
+            return None
         return from_dict(value) if "kind" in value else {key: _rebuilt(item) for key, item in value.items()}
     return tuple(_rebuilt(item) for item in value) if isinstance(value, list | tuple) else value
 

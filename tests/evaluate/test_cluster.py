@@ -21,6 +21,7 @@ from cellgap.study import Split, Study
 from cellgap.study import split as splits
 from cellgap.transport import Gaussian
 
+
 @pytest.fixture(scope="module")
 def on_disk(latent, tmp_path_factory) -> Split:
     """The study on disk, with its split."""

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from cellgap import storage
 from cellgap.errors import DataError
-from cellgap.space import PCA, CountNoise, Genes, library_of, theta_within
+from cellgap.space import PCA, CountNoise, Genes, counts_of, theta_within
 from cellgap.space._count_noise import fit_count_noise
 from cellgap.study import Design, Role, Split, Study, split
 from cellgap.study._simulate import simulate_screen
@@ -176,9 +176,9 @@ def test_counts_survive_files(screen, components, tmp_path):
     np.testing.assert_array_equal(back.toarray(), components.counts(z, library, seed=7).toarray())
 
 
-def test_the_library_is_the_total_over_the_genes_of_the_space(screen, parted):
+def test_measured_counts_are_found_by_name(screen, parted):
     fitted = Genes(n_top=7).fit(parted)
     shuffled = screen.adata[:50, np.random.default_rng(0).permutation(40)]
     np.testing.assert_array_equal(
-        library_of(shuffled, fitted.layer, fitted.genes), x_of(screen, fitted, range(50)).sum(1)
+        counts_of(shuffled, fitted.layer, fitted.genes).toarray(), x_of(screen, fitted, range(50))
     )

@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 from small import FULL, RAW, at, screen, study_of, vehicle
 
 from cellgap.encode import Dose, OneHot
+from cellgap.ot import bures_map
 from cellgap.study import Condition, Role, split
 from cellgap.transport import Codes, Gaussian, Moments, condition_features, shrunk_covariance
 from cellgap.transport._affine import (
@@ -279,3 +280,26 @@ def test_smoothing_averages_repeats_and_leaves_controls_alone():
     shift, linear = path.at(np.zeros(2))
     np.testing.assert_array_equal(shift, 0)
     np.testing.assert_array_equal(linear, 0)
+
+
+def test_few_controls_do_not_stretch_directions_that_they_lack() -> None:
+    """Ten controls in twenty dimensions, two hundred treated cells of the same law."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 20)), rng.normal(size=(200, 20))
+    condition = Condition("drug")
+    moments = Moments(condition, y.mean(0), np.cov(y.T), 200, x.mean(0), np.cov(x.T), 10)
+    shift, linear = displacement(moments, np.zeros(20), "gaussian")
+    moved = rng.normal(size=(500, 20))
+    moved = moved + shift + moved @ linear
+    assert moved.var(0).mean() < 3.0
+
+
+def test_many_controls_keep_the_exact_map() -> None:
+    rng = np.random.default_rng(0)
+    half = np.diag(np.linspace(0.1, 2.0, 5))
+    x, y = rng.normal(size=(4000, 5)), rng.normal(size=(4000, 5)) @ half
+    condition = Condition("drug")
+    moments = Moments(condition, y.mean(0), np.cov(y.T), 4000, x.mean(0), np.cov(x.T), 4000)
+    _, linear = displacement(moments, np.zeros(5), "gaussian")
+    exact, _ = bures_map(x.mean(0), np.cov(x.T), y.mean(0), shrunk_covariance(moments))
+    np.testing.assert_allclose(np.eye(5) + linear, exact, atol=1e-4)

@@ -12,9 +12,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from cellgap.errors import ConditionError, ConfigError, DataError, SplitError
-from cellgap.evaluate._matched_counts import matched_counts
 from cellgap.evaluate._plan import generator, source_pool
 from cellgap.evaluate._predictors import Predictor, models_of
+from cellgap.space import matched_counts
 from cellgap.study import Condition, Role, Split
 
 LABEL = "perturbation"

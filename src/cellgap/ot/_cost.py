@@ -65,7 +65,9 @@ class ElasticNet:
 
     def __call__(self, x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, ""]:
         """Return the cost of one pair."""
-        return jnp.sum(self.l2 * (x - y) ** 2 + self.l1 * jnp.abs(x - y))
+        apart = x - y
+        # Not jnp.abs, whose derivative at 0 is 1: a cell would be pushed by itself.
+        return jnp.sum(self.l2 * apart**2 + self.l1 * apart * jnp.sign(apart))
 
     def slope(self, apart: Float[Array, "..."]) -> Float[Array, "..."]:
         """Return the gradient of the cost in the displacement ``x - y``, 0 where a coordinate stays."""

@@ -5,8 +5,9 @@ from cellgap.space._autoencoder_space import AutoencoderSpace
 from cellgap.space._count_noise import CountNoise, theta_within
 from cellgap.space._genes import Genes, GeneSpace
 from cellgap.space._interface import AbstractFittedSpace, AbstractSpace
+from cellgap.space._matched_counts import matched_counts
 from cellgap.space._pca import PCA, PCASpace
-from cellgap.space._reading import library_of
+from cellgap.space._reading import counts_of
 from cellgap.space._reconstruction import reconstruction_of
 from cellgap.space._selection import normalized_dispersion
 
@@ -20,7 +21,8 @@ __all__ = [
     "GeneSpace",
     "Genes",
     "PCASpace",
-    "library_of",
+    "counts_of",
+    "matched_counts",
     "normalized_dispersion",
     "reconstruction_of",
     "theta_within",

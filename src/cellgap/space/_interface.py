@@ -106,7 +106,7 @@ class AbstractFittedSpace(eqx.Module):
         z
             Codes.
         library
-            Expected total of every cell over the genes of the space; see `library_of`.
+            Expected total of every cell over the genes of the space.
         seed
             Of the random draw.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 
 from cellgap.errors import DataError
@@ -72,8 +73,8 @@ def columns_of(adata: AnnData, genes: Sequence[str]) -> np.ndarray | None:
     return names.get_indexer(list(genes))
 
 
-def library_of(adata: AnnData, layer: str | None, genes: Sequence[str]) -> np.ndarray:
-    """Return the total of every cell over these genes, (cells,) float64.
+def counts_of(adata: AnnData, layer: str | None, genes: Sequence[str]) -> sp.csr_matrix:
+    """Return the measured counts of these genes, (cells, genes).
 
     Raises
     ------
@@ -82,7 +83,5 @@ def library_of(adata: AnnData, layer: str | None, genes: Sequence[str]) -> np.nd
     DesignError
         The layer is missing.
     """
-    out = np.empty(adata.n_obs)
-    for place, block in blocks_of(adata, layer, genes, np.arange(adata.n_obs)):
-        out[place] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-    return out
+    blocks = [sp.csr_matrix(block) for _, block in blocks_of(adata, layer, genes, np.arange(adata.n_obs))]
+    return sp.csr_matrix(sp.vstack(blocks))

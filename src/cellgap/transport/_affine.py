@@ -60,8 +60,10 @@ def displacement(moments: Moments, center: np.ndarray, start: Start) -> tuple[np
         return np.zeros(d), np.zeros((d, d))
     linear = np.zeros((d, d))
     if start == "gaussian":
-        # A ridge keeps directions without variance in the controls from being stretched without bound.
-        ridge = 1e-6 * np.trace(moments.control_cov) / d * np.eye(d)
+        # A ridge keeps directions without variance in the controls from being stretched without bound; few controls
+        # seem to lack variance where they have it, because sample eigenvalues spread with dimensions a cell.
+        few = 0.1 * (d / max(moments.n_control - 1, 1)) ** 2
+        ridge = (1e-6 + few) * np.trace(moments.control_cov) / d * np.eye(d)
         a, _ = bures_map(
             moments.control_mean, moments.control_cov + ridge, moments.mean, shrunk_covariance(moments) + ridge
         )

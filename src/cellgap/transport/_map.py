@@ -14,7 +14,7 @@ from cellgap import storage
 from cellgap.encode import FittedEncoder
 from cellgap.errors import ConfigError, DataError, StorageError
 from cellgap.gap import Gap
-from cellgap.space import AbstractFittedSpace, library_of
+from cellgap.space import AbstractFittedSpace, counts_of, matched_counts
 from cellgap.study import Condition
 from cellgap.transport._affine import condition_features
 from cellgap.transport._codes import Codes
@@ -64,7 +64,8 @@ class AbstractMap(eqx.Module):
         """Return the cells that `adata`'s control cells are predicted to become under `condition`.
 
         The map is deterministic: it moves cells and cannot create spread that the controls lack. Counts are drawn
-        around what the moved cells express, each with the total that its control cell has.
+        around what the moved cells express, each with the total that its control cell has. Genes in which these
+        controls differ from what the space expects of them keep that difference (`cellgap.space.matched_counts`).
 
         Parameters
         ----------
@@ -115,10 +116,11 @@ class AbstractMap(eqx.Module):
         if not np.isfinite(moved).all():
             raise DataError(f"the prediction for {str(condition)!r} is not finite: look at the input cells.")
         if output == "counts":
-            library = library_of(adata, self.space.layer, self.space.genes)
+            measured = counts_of(adata, self.space.layer, self.space.genes)
+            library = np.asarray(measured.sum(axis=1, dtype=np.float64)).ravel()
             # Conditions that are predicted from the same controls must not share their noise.
             state = np.random.SeedSequence([seed, zlib.crc32(repr(condition).encode())]).generate_state(1)
-            values = self.space.counts(moved, library, seed=int(state[0]))
+            values = matched_counts(self.space, source, measured).counts(moved, library, seed=int(state[0]))
         else:
             values = self.space.decode(moved)
             if clip and self.space.nonnegative:

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 import cellgap as cg
-from cellgap.evaluate._matched_counts import matched_counts
+from cellgap.space import matched_counts
 from cellgap.study import Role
 
 
