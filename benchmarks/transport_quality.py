@@ -5,8 +5,8 @@ Data: the sets of `main_real.py` that hold out treatments or doses (dapg_flow, a
 rule, of dapg and auxin every second dose) and the simulated screen (16 drugs at 3 doses in two cell lines; four drugs
 held out at all doses, and one dose of four other drugs). Every side is trained on the codes of the training cells with
 the same condition vectors (ours may also use their parts: descriptor, dose, context), as many steps and cells a step,
-and moves the same SOURCE controls; `cellgap.evaluate` compares in the space of the model. cmonge knows no context: one model a
-context. Nothing is tuned on held-out conditions: ours runs as it comes.
+and moves the same SOURCE controls; `cellgap.evaluate` compares in the space of the model. cmonge knows no context: one
+model a context. Nothing is tuned on held-out conditions: ours runs as it comes.
 Lines: means over held-out conditions (the captured share is that of the energy distance, pooled); the mean gain over
 either peer and over ridge regression, and the share of conditions that gain. What the peers predict is kept in
 benchmarks/out, by the hash of the inputs.
