@@ -1,6 +1,9 @@
 """Shapes in public signatures are checked at run time, programs are compiled once, and real data are found here."""
 
+import gc
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,17 @@ def data_root() -> Path | None:
     given = os.environ.get("CELLGAP_DATA")
     root = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
     return root if root.is_dir() else None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_module() -> Iterator[None]:
+    """Let go of compiled programs after every module: each takes memory maps, of which a process has 65,530."""
+    yield
+    if "jax" in sys.modules:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
