@@ -83,23 +83,23 @@ def fit_each(
         states, logs = jax.lax.map(one, (ks, states))
         return states, jax.tree.map(jnp.mean, logs)
 
-    validate = None if judge is None else eqx.Partial(_validation(judge), judge.data)
+    energies = None if judge is None else eqx.Partial(_energies(judge), judge.data)
     run = fit(
         eqx.Partial(all_of_them, data),
         # The start is looked at again below, and `fit` donates the buffers of what it is given.
         jax.tree.map(jnp.array, states),
         key=key,
         loop=loop,
-        validate=validate,
+        validate=None if energies is None else eqx.Partial(_mean_of, energies),
         folder=folder,
         fingerprint=fingerprint,
         progress=progress,
         title=title,
     )
     better = np.ones(len(ks), bool)
-    if judge is not None and validate is not None:
-        values = eqx.filter_jit(lambda validate, states: validate(states)["valid"])
-        gain = np.asarray(values(validate, states)) - np.asarray(values(validate, run.best))
+    if judge is not None and energies is not None:
+        values = eqx.filter_jit(lambda energies, states: energies(states))
+        gain = np.asarray(values(energies, states)) - np.asarray(values(energies, run.best))
         folds = gain.shape[1]
         noise = gain.std(1, ddof=1) / np.sqrt(folds) if folds > 1 else 0.0
         better[list(judge.at)] = gain.mean(1) > noise
@@ -111,17 +111,22 @@ def fit_each(
     return EachResult(jax.tree.map(chosen, states, run.best), steps, run)
 
 
-def _validation(judge: Judge):
+def _mean_of(energies: Any, states: Any):
+    """Return the mean over conditions: one may get worse while others gain, and is looked at by itself afterwards."""
+    return {"valid": jnp.mean(energies(states))}
+
+
+def _energies(judge: Judge):
     at, energy = jnp.asarray(judge.at, jnp.int32), judge.energy
 
-    def validate(data: Any, states: Any):
+    def energies(data: Any, states: Any):
         def one(item):
             i, k = item
             return energy(data, jax.tree.map(lambda leaf: leaf[k], states), i)
 
-        return {"valid": jax.lax.map(one, (jnp.arange(len(judge.at)), at))}
+        return jax.lax.map(one, (jnp.arange(len(judge.at)), at))
 
-    return validate
+    return energies
 
 
 def stacked(make: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray, n: int) -> Any:
