@@ -26,7 +26,7 @@ def trained(split: Split, space: AbstractSpace, encoder: AbstractEncoder) -> tup
     fitted = model.fit_codes(codes, key=jr.key(0))
     assert fitted.stopped == "finished" and fitted.history[-1]["step"] == 100
     assert all(np.isfinite(list(row.values())).all() for row in fitted.history)
-    monge, spread, _start = fitted.gaps()
+    monge, spread, *_ = fitted.gaps()
     assert np.isfinite([monge.value, spread.value]).all() and monge.value >= 0 and abs(spread.value) < 1
     return codes, fitted
 
