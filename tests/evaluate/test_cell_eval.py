@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from dummies import Dummy
 
 import cellgap as cg
@@ -295,3 +296,19 @@ def test_folders_have_plain_and_different_names():
         *("A549", "T_cells_1", "T_cells_1~2", "context"),
         "context~2",
     )
+
+
+def test_a_panel_without_an_effect_has_no_ratio_but_its_parts() -> None:
+    """Treated and control cells of one law: the unbiased effect is below 0, which the package refuses as a whole."""
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame({"perturbation": ["a"] * 30 + ["control"] * 30}, index=[f"c{i}" for i in range(60)])
+    genes = pd.DataFrame(index=[f"g{i}" for i in range(50)])
+    treated, other, control = rng.poisson(2.0, size=(3, 30, 50)).astype(np.int32)
+    measured, predicted = (
+        anndata.AnnData(sp.csr_matrix(np.concatenate([cells, control])), obs=labels, var=genes)
+        for cells in (treated, other)
+    )
+    with Scorer(measured) as scorer:
+        found = scorer.score(predicted)["expr_mse_unbiased_capped_norm"]
+    assert np.isnan(found.value) and np.isfinite(found.total) and found.n == 1
+    assert found.weight <= 0

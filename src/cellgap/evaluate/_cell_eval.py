@@ -150,7 +150,10 @@ class Scorer:
 
         with _called():
             table = compute_metrics(predicted, self.measured, config=replace(self.config, cache_real=self._kept.name))
-            means = aggregate_metrics(table)
+            effect = table.filter(table["metric"] == DISTANCE)["value"].drop_nulls().drop_nans().sum()
+            # Where noise leaves no effect in a panel, the package refuses the ratio; its two parts are known.
+            chosen = None if effect > 0 else [name for name in table["metric"].unique() if name != _RATIO]
+            means = aggregate_metrics(table, metrics=chosen)
         finite = table.filter(table["value"].is_not_null() & table["value"].is_not_nan())
         n = {str(name): len(part) for (name,), part in finite.group_by("metric")}
         return self._scores(dict(zip(means["metric"].to_list(), means["mean"].to_list(), strict=True)), n)
