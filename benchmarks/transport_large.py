@@ -85,7 +85,7 @@ def main() -> None:
         if not args.no_peers:
             peers["ott-jax"] = ("peers/large_ott.py", peer_python(OTT_ONLINE, args.ott_online_python))
             peers["geomloss"] = ("peers/large_geomloss.py", peer_python(GEOMLOSS, args.geomloss_python))
-        for n in (*shared, largest):
+        for n in (largest, *shared):
             say(f"n {n}")
             ours = run_child(
                 "ours/large.py",
