@@ -197,7 +197,7 @@ def _page(
     found: "Evaluation",
 ) -> Path:
     """Return the path of the page of a comparison: the table of all models; its verdict is about the first one."""
-    from cellgap.cli._report_data import QUESTIONS, expression_of, readable, study_table
+    from cellgap.cli._report_data import QUESTIONS, expression_of, history_table, readable, study_table
     from cellgap.report import ReportData, write_report
     from cellgap.storage import versions
 
@@ -212,6 +212,7 @@ def _page(
         model=name,
         scored_on="held-out conditions" if split.kind != "in_distribution" else "conditions, on cells held out",
         expression=expression_of(model.space),
+        history=history_table(getattr(model, "history", ())),
         table=found.table,
         summary=found.summary(),
         comparisons=found.comparisons,

@@ -65,7 +65,7 @@ def report_data(run: Run, scores: Scores, *, title: str = "", command: str = "")
         scored_on="held-out conditions" if split.kind != "in_distribution" else "conditions, on cells held out",
         headline=HEADLINE,
         expression=expression_of(fitted.space),
-        history=_history(getattr(fitted, "history", ())),
+        history=history_table(getattr(fitted, "history", ())),
         table=scores.table,
         summary=scores.summary,
         comparisons=scores.comparisons,
@@ -179,7 +179,7 @@ def _curve(
     )
 
 
-def _history(rows: tuple[dict[str, float], ...]) -> "pd.DataFrame":
+def history_table(rows: tuple[dict[str, float], ...]) -> "pd.DataFrame":
     """Return what was logged while training, under names that say what it is."""
     import pandas as pd
 
