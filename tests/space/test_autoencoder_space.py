@@ -1,6 +1,8 @@
 """The autoencoder as a space: what it learns, what it keeps, what it gives back, what it refuses."""
 
 import dataclasses
+import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -299,3 +301,17 @@ def test_cells_without_counts_are_refused(screen, parted, fitted):
 def test_no_cells(screen, fitted):
     assert fitted.encode(screen.adata, []).shape == (0, 4)
     assert fitted.decode(np.zeros((0, 4), np.float32)).shape == (0, 40)
+
+
+def test_ctrl_c_leaves_no_half_trained_space(parted, monkeypatch):
+    """The loop ends by itself at the first Ctrl-C, and what it has by then must not pass for the space."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    @contextmanager
+    def stopped(title, n_steps, done, *, shown):
+        yield lambda step, row, seconds: signal.raise_signal(signal.SIGINT) if step == 20 else None
+
+    monkeypatch.setattr("cellgap.train._fit.progress_bar", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        SMALL.fit(parted)
+    assert signal.getsignal(signal.SIGINT) is handler

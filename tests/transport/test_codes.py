@@ -59,7 +59,7 @@ class Recording(AbstractSpace):
     def __init__(self) -> None:
         self.fitted = Recorder([])
 
-    def fit(self, split: Split) -> Recorder:
+    def fit(self, split: Split, *, progress: bool = False) -> Recorder:
         return self.fitted
 
 

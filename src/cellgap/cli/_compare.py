@@ -117,7 +117,7 @@ def fit_models(
         if not quiet:
             note(f"fitting {name}")
         if codes is None:
-            codes = Codes.of(split, *(from_dict(shared.model[key]) for key in SHARED))
+            codes = Codes.of(split, *(from_dict(shared.model[key]) for key in SHARED), progress=not quiet)
         try:
             models[name] = _fitted(run, codes, quiet)
         except ConditionError as error:

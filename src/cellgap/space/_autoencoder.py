@@ -195,6 +195,8 @@ class Autoencoder(AbstractSpace):
         ------
         DataError, ConfigError
             See `AbstractSpace.fit`; and where a cell has no counts.
+        KeyboardInterrupt
+            Stopped by Ctrl-C: nothing is kept, and the same fit gives the same space when it is started again.
         """
         if not split.study.is_counts:
             raise DataError(
@@ -236,6 +238,9 @@ class Autoencoder(AbstractSpace):
             key=jr.key(self.seed + 1),
             progress=progress,
         )
+        if result.stopped == "interrupted":
+            # The loop stops by itself at the first Ctrl-C; a half-trained space must not pass for the whole one.
+            raise KeyboardInterrupt
         kept = result.best if self.keep == "best" else result.state
         space = AutoencoderSpace.of(genes, kept.net, self.inputs, result.history, result.best_step)
         space = calibrated(space, split, rows[sample], self.dispersion)

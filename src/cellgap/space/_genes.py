@@ -51,7 +51,7 @@ class Genes(AbstractSpace):
     cofactor: Annotated[float, Field(gt=0)] = 5.0
     scale: bool = False
 
-    def fit(self, split: Split) -> "GeneSpace":
+    def fit(self, split: Split, *, progress: bool = False) -> "GeneSpace":
         """Return the space, fitted on the training cells of a split; see `AbstractSpace.fit`."""
         space = self.fit_unscored(split)
         if self.transform == "lognorm":

@@ -122,8 +122,15 @@ class AbstractSpace(ABC):
     """Settings of a space."""
 
     @abstractmethod
-    def fit(self, split: Split) -> AbstractFittedSpace:
+    def fit(self, split: Split, *, progress: bool = False) -> AbstractFittedSpace:
         """Return the space, fitted on the training cells of a split and on no others.
+
+        Parameters
+        ----------
+        split
+            Whose training cells.
+        progress
+            Show on standard error how far a long fit is.
 
         Raises
         ------

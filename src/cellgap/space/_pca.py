@@ -40,7 +40,7 @@ class PCA(AbstractSpace):
     dim: Annotated[int, Field(ge=1)] = 50
     genes: Genes = Genes()
 
-    def fit(self, split: Split) -> "PCASpace":
+    def fit(self, split: Split, *, progress: bool = False) -> "PCASpace":
         """Return the space, fitted on the training cells of a split; see `AbstractSpace.fit`."""
         from sklearn.decomposition import PCA as Components
 

@@ -61,8 +61,15 @@ class Codes:
     z: np.ndarray
 
     @classmethod
-    def of(cls, split: Split, space: AbstractSpace, encoder: AbstractEncoder) -> "Codes":
+    def of(cls, split: Split, space: AbstractSpace, encoder: AbstractEncoder, *, progress: bool = False) -> "Codes":
         """Return the codes of a split after fitting space and encoder on its training part.
+
+        Parameters
+        ----------
+        split, space, encoder
+            What to fit, and on which cells and conditions.
+        progress
+            Show on standard error how far a long fit of the space is.
 
         Raises
         ------
@@ -73,7 +80,7 @@ class Codes:
         if not split.train_conditions:
             raise SplitError("the split has no treated condition to train on: hold out fewer conditions.")
         fitted_encoder = encoder.fit(split)
-        fitted_space = space.fit(split)
+        fitted_space = space.fit(split, progress=progress)
         used = split.cells(*(role for role in Role if role != Role.UNUSED))
         z = np.full((split.study.n_obs, fitted_space.dim), np.nan, np.float32)
         z[used] = fitted_space.encode(split.study.adata, used)

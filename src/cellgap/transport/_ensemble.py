@@ -83,7 +83,7 @@ class Ensemble:
         SplitError
             The split leaves fewer than two treatments to train on, or leaks.
         """
-        codes = Codes.of(split, self.model.space, self.model.encoder)
+        codes = Codes.of(split, self.model.space, self.model.encoder, progress=progress)
         return self.fit_codes(codes, key=key, folder=folder, progress=progress)
 
     def fit_codes(

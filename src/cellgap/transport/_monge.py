@@ -65,7 +65,8 @@ class Monge:
         ConditionError
             No condition was named and the split trains on several, or the named one is not trained on.
         """
-        return self.fit_codes(Codes.of(split, self.space, self.encoder), key=key, folder=folder, progress=progress)
+        codes = Codes.of(split, self.space, self.encoder, progress=progress)
+        return self.fit_codes(codes, key=key, folder=folder, progress=progress)
 
     def fit_codes(
         self, codes: Codes, *, key: PRNGKeyArray, folder: str | Path | None = None, progress: bool = False

@@ -67,7 +67,8 @@ class PerCondition:
         self, split: Split, *, key: PRNGKeyArray, folder: str | Path | None = None, progress: bool = False
     ) -> "FittedPerCondition":
         """Return the maps fitted on a split's training cells; arguments and errors as in `ConditionalMonge.fit`."""
-        return self.fit_codes(Codes.of(split, self.space, self.encoder), key=key, folder=folder, progress=progress)
+        codes = Codes.of(split, self.space, self.encoder, progress=progress)
+        return self.fit_codes(codes, key=key, folder=folder, progress=progress)
 
     def fit_codes(
         self, codes: Codes, *, key: PRNGKeyArray, folder: str | Path | None = None, progress: bool = False
