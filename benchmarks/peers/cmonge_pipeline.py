@@ -2,9 +2,9 @@
 
 What runs: `AETrainerModule` (features-512-512-50, MSE, its 50 gradient steps of 512 cells), `ConditionalDataModule`
 with ``reduction: ae`` over six conditions, `ConditionalMongeTrainer.train` with the published network and losses, and
-its `evaluate` (decoded, 50 features). Nothing of it is rewritten here. CPU seconds are read around each call; training and
-evaluation are called twice: two steps and two batches a condition, which compile everything, then ``--steps`` steps and
-three batches a condition.
+its `evaluate` (decoded, 50 features). Nothing of it is rewritten here. CPU seconds are read around each call; training
+and evaluation are called twice: two steps and two batches a condition, which compile everything, then ``--steps`` steps
+and three batches a condition.
 
 Prints one JSON object.
 """
