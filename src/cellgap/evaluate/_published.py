@@ -4,7 +4,7 @@ Its distances are biased by finite samples and by the decoded target, so that a 
 than the truth: rank models with `cellgap.evaluate.evaluate`. Here are its numbers under names that say what they are.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from cellgap.evaluate import _moments as moments
 from cellgap.evaluate._plan import generator
 from cellgap.evaluate._predictors import Predictor, models_of
 from cellgap.ot import entropic_self_cost, sinkhorn
+from cellgap.space import AbstractFittedSpace
 from cellgap.study import Condition, Role, Split
 
 PUBLISHED_METRICS = ("r2_mean", "wasserstein_kl", "sinkhorn_euclidean", "mmd", "drug_signature")
@@ -109,53 +110,49 @@ def published_protocol(
         if not isinstance(value, int | np.integer) or value < 1:
             raise ConfigError(f"{name} must be a whole number of at least 1, found {value!r}.")
     models = models_of(fitted, split)
+    sources: dict[tuple[int, Condition], np.ndarray] = {}
     rows = []
     for condition in split.scored_conditions:
         source = split.rows(condition.control, Role.SOURCE)
         test = split.rows(condition, Role.TEST)
         rng = generator(seed, repr(condition), "published")
-        batches = [(rng.choice(source, n_cells), rng.choice(test, n_cells)) for _ in range(n_batches)]
-        shared: dict[int, list[tuple[np.ndarray, float]]] = {}
+        batches = [(rng.choice(len(source), n_cells), rng.choice(len(test), n_cells)) for _ in range(n_batches)]
+        targets: dict[int, tuple[np.ndarray, list[tuple[np.ndarray, float]]]] = {}
         for name, model in models.items():
-            decode, keep = _decoder(model, split, condition, n_markers)
-            if id(model.space) not in shared:
-                shared[id(model.space)] = [
-                    (target, _self_cost(target))
-                    for target in (_target(model, split, y, decode, keep, decode_target) for _, y in batches)
-                ]
-            found = []
-            for (x, _), (target, own) in zip(batches, shared[id(model.space)], strict=True):
-                codes = model.space.encode(split.study.adata, x)
-                predicted = decode(np.asarray(model.transport(codes, condition)))[:, keep]
-                found.append(_metrics(target, predicted, own))
+            space = model.space
+            # Every cell is encoded, moved and decoded once: batches draw the same cells over and over.
+            here = (id(space), condition.control)
+            if here not in sources:
+                sources[here] = np.asarray(space.encode(split.study.adata, source))
+            if id(space) not in targets:
+                keep = _markers(space, split, condition, n_markers)
+                target = _target(space, split, test, coded=decode_target)[:, keep]
+                targets[id(space)] = keep, [(target[y], _self_cost(target[y])) for _, y in batches]
+            keep, measured = targets[id(space)]
+            moved = np.asarray(space.decode(np.asarray(model.transport(sources[here], condition))))[:, keep]
+            found = [_metrics(target, moved[x], own) for (x, _), (target, own) in zip(batches, measured, strict=True)]
             means = {metric: float(np.mean([one[metric] for one in found])) for metric in PUBLISHED_METRICS}
             rows.append({"model": name, "condition": str(condition), "n_batches": n_batches} | means)
     return pd.DataFrame(rows)
 
 
-def _decoder(
-    model: Predictor, split: Split, condition: Condition, n_markers: int | None
-) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """Return how codes become genes, and the columns of the marker genes."""
-    space = model.space
-
-    def decode(z: np.ndarray) -> np.ndarray:
-        return np.asarray(space.decode(z))
-
+def _markers(space: AbstractFittedSpace, split: Split, condition: Condition, n_markers: int | None) -> np.ndarray:
+    """Return the columns of the marker genes of a condition, increasing."""
     columns = np.arange(len(space.genes))
     if n_markers is None or n_markers >= len(columns):
-        return decode, columns
+        return columns
     treated = np.asarray(space.measured(split.study.values(split.rows(condition, Role.TEST))), np.float64)
     control = np.asarray(space.measured(split.study.values(split.rows(condition.control, Role.REFERENCE))), np.float64)
     noise = np.sqrt(treated.var(0) / len(treated) + control.var(0) / len(control))
     t = np.abs(treated.mean(0) - control.mean(0)) / np.where(noise > 0, noise, np.inf)
-    return decode, np.sort(np.argsort(-t, kind="stable")[:n_markers])
+    return np.sort(np.argsort(-t, kind="stable")[:n_markers])
 
 
-def _target(model: Predictor, split: Split, rows: np.ndarray, decode: Any, keep: np.ndarray, coded: bool) -> np.ndarray:
+def _target(space: AbstractFittedSpace, split: Split, rows: np.ndarray, *, coded: bool) -> np.ndarray:
+    """Return measured cells in gene space: through the code and back, or as they are."""
     if coded:
-        return decode(np.asarray(model.space.encode(split.study.adata, rows)))[:, keep]
-    return np.asarray(model.space.measured(split.study.values(rows)))[:, keep]
+        return np.asarray(space.decode(np.asarray(space.encode(split.study.adata, rows))))
+    return np.asarray(space.measured(split.study.values(rows)))
 
 
 def _metrics(target: np.ndarray, predicted: np.ndarray, own: float) -> dict[str, float]:
