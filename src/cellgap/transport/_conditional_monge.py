@@ -1,6 +1,7 @@
 """The conditional Monge map: one network for all conditions, fitted by Sinkhorn divergence and Monge gap."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,16 +21,18 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
-from cellgap.train import Loop
+from cellgap.train import FitResult, Loop
 from cellgap.transport._affine import affine, condition_features
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Vocabulary
-from cellgap.transport._gaps import map_gaps, start_gap
+from cellgap.transport._gaps import map_gaps, start_gap, training_gap
 from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._objective import FitLoss, Objective
+from cellgap.transport._problem import Problem
 from cellgap.transport._start import ConditionalStart, StartMap, start_of
-from cellgap.transport._train_map import Optimization, run_fingerprint, train_map
+from cellgap.transport._train_map import MapState, Optimization, run_fingerprint, train_map
 from cellgap.transport._training_data import VALID_CELLS, training_problem, typical_cost, validation_conditions
+from cellgap.transport._trial import Judge, trial_of
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
@@ -53,6 +56,11 @@ class ConditionalMonge:
         more than noise on four left-out conditions or more (see `StartMap`). ``"gaussian"``: Gaussian optimal maps;
         ``"shift"``: mean shifts; both interpolated over conditions (see `AffinePath`); ``"identity"``: as published.
         Training starts there, and the start is kept where held-out cells do not get closer.
+    judge
+        What says, where the split has no validation conditions, how long the network may train. ``"conditions"``: a
+        first training leaves conditions out in the manner of the split and is judged on them; the second one, with all
+        conditions, gets as many steps as were best, none where the closed form was. Needs at least 3 conditions to
+        leave out, and less than half of all. ``"cells"``: held-out cells of the conditions that are trained on.
     fit_loss
         ``"two_batch"`` keeps the spread of populations; ``"same_batch"`` is the published loss, which shrinks them.
     cost, gap_cost
@@ -80,6 +88,7 @@ class ConditionalMonge:
     space: AbstractSpace
     encoder: AbstractEncoder
     start: ConditionalStart = "auto"
+    judge: Judge = "conditions"
     fit_loss: FitLoss = "two_batch"
     cost: Cost = "euclidean"
     gap_cost: Cost = "euclidean"
@@ -116,6 +125,7 @@ class ConditionalMonge:
             space=space,
             encoder=encoder,
             start="identity",
+            judge="cells",
             fit_loss="same_batch",
             epsilon=1.0,
             gap_epsilon=0.01,
@@ -139,7 +149,8 @@ class ConditionalMonge:
         key
             Random key of the whole fit.
         folder
-            Where to keep checkpoints and the log; a run that was stopped there is resumed, bit for bit.
+            Where to keep checkpoints and the log; a run that was stopped there is resumed, bit for bit. A second
+            training is kept in ``again`` below it.
         progress
             Show a progress bar.
 
@@ -162,24 +173,22 @@ class ConditionalMonge:
         split = codes.split
         key_net, key_run = jr.split(key)
         start = start_of(codes, self.start)
-        problem = training_problem(codes, split.train_conditions, Role.TRAIN, start)
-        held = validation_conditions(codes)
-        valid = training_problem(codes, held, Role.VALID, start, most=VALID_CELLS) if held else None
         net = self._network(codes, key_net)
-        objective = self.objective(codes)
-        result = train_map(
-            net,
-            problem,
-            valid,
-            objective,
-            self.optimization,
-            key=key_run,
-            folder=None if folder is None else Path(folder),
-            fingerprint="" if folder is None else run_fingerprint(repr(self), problem, valid, key),
-            progress=progress,
-            title="conditional Monge map",
-        )
-        trained = result.best.average
+        trial = trial_of(codes, start) if self.judge == "conditions" else None
+        held = () if trial else validation_conditions(codes)
+        valid = training_problem(codes, held, Role.VALID, start, most=VALID_CELLS) if held else None
+        problem = training_problem(codes, split.train_conditions, Role.TRAIN, start)
+        train = partial(_train, self, net, self.objective(codes), key=key, key_run=key_run, progress=progress)
+        place = None if folder is None else Path(folder)
+        if trial is None:
+            result = first = train(problem, valid, place)
+            judged_on = _judged_on(split, held)
+        else:
+            result = first = train(trial.problem, trial.valid, place, title=f"without {trial.left_out} conditions")
+            judged_on = f"{trial.left_out} training conditions that a first training left out"
+            if result.best_step > 0 and result.stopped != "interrupted":
+                place = None if place is None else place / "again"
+                result = train(problem, None, place, n_steps=result.best_step, title="with all conditions")
         fitted = FittedConditionalMonge(
             "conditional Monge",
             codes.space,
@@ -187,13 +196,15 @@ class ConditionalMonge:
             vocabulary_of(codes),
             (),
             start,
-            trained,
+            result.best.average,
             tuple(result.history),
             result.best_step,
             result.stopped,
+            judged_on,
             None,
         )
-        return dataclasses.replace(fitted, measured_gaps=(*map_gaps(fitted, codes), *start_gap(start)))
+        learned = training_gap(first.history, first.best_step, judged_on)
+        return dataclasses.replace(fitted, measured_gaps=(*map_gaps(fitted, codes), *start_gap(start), *learned))
 
     def _network(self, codes: Codes, key: PRNGKeyArray) -> PerturbationNet:
         def initialized(key: PRNGKeyArray) -> PerturbationNet:
@@ -236,6 +247,8 @@ class FittedConditionalMonge(AbstractMap):
         Step of the weights that are kept (0: the start).
     stopped
         How training ended.
+    judged_on
+        What the step was chosen by; "" where every step was taken.
     only
         The treatments, as text, that a map of a single condition was fitted for; None where it takes any that the
         encoder encodes.
@@ -251,6 +264,7 @@ class FittedConditionalMonge(AbstractMap):
     history: tuple[dict[str, Any], ...]
     best_step: int
     stopped: str
+    judged_on: str
     only: str | None
 
     @property
@@ -277,6 +291,43 @@ class FittedConditionalMonge(AbstractMap):
             (self.start.center, shift, linear),
         )
         return np.asarray(moved)
+
+
+def _train(
+    model: ConditionalMonge,
+    net: PerturbationNet,
+    settings: Objective,
+    problem: Problem,
+    valid: Problem | None,
+    folder: Path | None,
+    *,
+    key: PRNGKeyArray,
+    key_run: PRNGKeyArray,
+    progress: bool,
+    n_steps: int | None = None,
+    title: str = "conditional Monge map",
+) -> FitResult[MapState]:
+    return train_map(
+        net,
+        problem,
+        valid,
+        settings,
+        model.optimization,
+        key=key_run,
+        n_steps=n_steps,
+        folder=folder,
+        fingerprint="" if folder is None else run_fingerprint(repr(model), problem, valid, n_steps, key),
+        progress=progress,
+        title=title,
+    )
+
+
+def _judged_on(split: Split, held: tuple[Condition, ...]) -> str:
+    if not held:
+        return ""
+    if split.valid_conditions:
+        return f"{len(held)} validation conditions"
+    return f"held-out cells of {len(held)} training conditions"
 
 
 def treatments_of(condition: Condition) -> str:

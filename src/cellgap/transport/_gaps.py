@@ -1,5 +1,7 @@
 """The Monge gap of a fitted map, by exact assignment on training cells."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from cellgap.gap import Gap
@@ -69,5 +71,22 @@ def start_gap(start: StartMap) -> tuple[Gap, ...]:
             f"0 = as if measured; {compared}; judged on {start.judged_on}",
             "energy distance between what the closed form says of left-out conditions and their measured cells",
             "measure conditions closer to those that are asked for, or describe them better to the encoder",
+        ),
+    )
+
+
+def training_gap(history: Sequence[Mapping[str, float]], best_step: int, judged_on: str) -> tuple[Gap, ...]:
+    """Return what training added to the closed form, on the cells that it was judged on; nothing where it was not."""
+    energy = {row["step"]: row["valid"] for row in history if "valid" in row}
+    if not energy:
+        return ()
+    kept = f"{best_step} steps of training kept" if best_step else "training did not help and was not kept"
+    return (
+        Gap(
+            "training gap",
+            energy[best_step],
+            f"0 = as if measured; the start alone {energy[0]:.3g}; {kept}; judged on {judged_on}",
+            "energy distance between what the map says of held-out cells and those cells",
+            "where training does not help, describe conditions better to the encoder, or measure more of them",
         ),
     )

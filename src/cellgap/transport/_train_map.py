@@ -1,5 +1,6 @@
 """Training of a perturbation network on a problem: the step, the validation, the schedule."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -98,6 +99,7 @@ def train_map(
     optimization: Optimization,
     *,
     key: PRNGKeyArray,
+    n_steps: int | None = None,
     folder: Path | None = None,
     fingerprint: str = "",
     progress: bool = False,
@@ -113,6 +115,8 @@ def train_map(
         Training cells, and held-out cells on which the averaged network is judged (None: no validation).
     settings, optimization
         Objective and optimizer.
+    n_steps
+        Steps to take of the schedule; None takes them all.
     key, folder, fingerprint, progress, title
         As in `cellgap.train.fit`.
     """
@@ -124,7 +128,7 @@ def train_map(
         eqx.Partial(map_step(settings, optimization, n, padded=padded, gap_rows=gap_rows, mesh=mesh), problem),
         map_start(net, problem, optimization),
         key=key,
-        loop=optimization.loop,
+        loop=optimization.loop if n_steps is None else dataclasses.replace(optimization.loop, n_steps=n_steps),
         devices=optimization.devices,
         validate=None if valid is None else validation(valid),
         folder=folder,
