@@ -83,7 +83,7 @@ def test_the_page_shows_all_models_and_who_is_missing(compared: Path) -> None:
     for text in (*NAMES, "replicate", "Monge is not in the table", "4 models on treatments they never saw"):
         assert text in page
     # The page is about the first model, which was trained by steps: its curves are there.
-    assert "energy distance, held-out cells" in page and "No training history" not in page
+    assert "energy distance, left out" in page and "No training history" not in page
 
 
 def test_finished_models_are_not_fitted_again(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:

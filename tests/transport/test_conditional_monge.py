@@ -73,11 +73,12 @@ def test_what_a_fit_leaves(fitted, codes):
 
 
 def test_the_gaps_come_with_a_scale_a_meaning_and_a_remedy(fitted):
-    monge, spread, start = fitted.gaps()
-    assert (monge.name, spread.name, start.name) == ("Monge gap", "spread gap", "start gap")
+    monge, spread, start, training = fitted.gaps()
+    assert [gap.name for gap in fitted.gaps()] == ["Monge gap", "spread gap", "start gap", "training gap"]
     assert monge.value >= 0 and abs(spread.value) < 0.5
     assert fitted.chosen in start.scale and fitted.start.judged_on in start.scale and "identity" in start.scale
-    for gap in (monge, spread, start):
+    assert fitted.judged_on in training.scale and ("did not help" in training.scale) == (fitted.best_step == 0)
+    for gap in (monge, spread, start, training):
         assert "0 = " in gap.scale and gap.meaning and gap.remedy
     assert "gap_weight" in monge.remedy and "two_batch" in spread.remedy
 
@@ -377,7 +378,7 @@ def test_monge_fits_the_one_condition_that_is_named(codes, tmp_path):
     fitted.save(tmp_path)
     back: AbstractMap = load(tmp_path)
     np.testing.assert_array_equal(back.transport(z, at("anti", 1000, "L2")), moved)
-    assert len(back.gaps()) == 2 and back.name == "Monge"
+    assert len(back.gaps()) == 3 and back.name == "Monge"
 
 
 def test_monge_needs_no_name_where_there_is_one_condition():

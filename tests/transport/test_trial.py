@@ -86,7 +86,10 @@ def test_what_helps_left_out_conditions_is_learned_from_all_of_them(fitted, shar
     """The bend of all drugs is learned; the second training has the steps that were best in the first."""
     start = dataclasses.replace(fitted, net=jax.tree.map(lambda leaf: 0.0 * leaf, fitted.net))
     assert error(fitted, shared) < 0.5 * error(start, shared)
-    assert 0 < fitted.best_step == fitted.history[-1]["step"] and all("valid" not in row for row in fitted.history)
+    left_out = {row["step"]: row["left_out"] for row in fitted.history if "left_out" in row}
+    assert fitted.best_step > 0 and left_out[fitted.best_step] < 0.5 * left_out[0]
+    assert max(left_out) == 200 and all("valid" not in row for row in fitted.history)
+    assert max(row["step"] for row in fitted.history if "loss" in row) == fitted.best_step
     assert fitted.judged_on == "4 training conditions that a first training left out"
     gap = fitted.gaps()[-1]
     assert gap.name == "training gap" and f"{fitted.best_step} steps of training kept" in gap.scale

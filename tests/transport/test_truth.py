@@ -69,8 +69,9 @@ def test_a_map_of_one_condition_is_the_true_one(simulated, codes, high, shift):
     uvp, ratio = score(fitted, simulated, high)
     assert uvp <= 1.0 and uvp < shift / 3
     assert 0.95 < ratio < 1.05
-    monge, spread = fitted.gaps()
+    monge, spread, training = fitted.gaps()
     assert monge.value < 0.05 and abs(spread.value) < 0.05
+    assert "held-out cells of 1 " in training.scale
 
 
 def test_one_map_of_six_conditions_is_the_true_one_in_each(simulated, codes, high, shift):

@@ -184,7 +184,8 @@ def history_table(rows: tuple[dict[str, float], ...]) -> "pd.DataFrame":
     import pandas as pd
 
     frame = pd.DataFrame(list(rows))
-    return frame.drop(columns="gap_error", errors="ignore").rename(columns={"valid": "energy distance, held-out cells"})
+    names = {"valid": "energy distance, held-out cells", "left_out": "energy distance, left out"}
+    return frame.drop(columns="gap_error", errors="ignore").rename(columns=names)
 
 
 def readable(value: Any) -> Any:

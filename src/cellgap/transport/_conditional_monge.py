@@ -182,13 +182,14 @@ class ConditionalMonge:
         place = None if folder is None else Path(folder)
         if trial is None:
             result = first = train(problem, valid, place)
-            judged_on = _judged_on(split, held)
+            history, judged_on = tuple(result.history), _judged_on(split, held)
         else:
             result = first = train(trial.problem, trial.valid, place, title=f"without {trial.left_out} conditions")
             judged_on = f"{trial.left_out} training conditions that a first training left out"
             if result.best_step > 0 and result.stopped != "interrupted":
                 place = None if place is None else place / "again"
                 result = train(problem, None, place, n_steps=result.best_step, title="with all conditions")
+            history = _with_left_out(result.history, first.history)
         fitted = FittedConditionalMonge(
             "conditional Monge",
             codes.space,
@@ -197,7 +198,7 @@ class ConditionalMonge:
             (),
             start,
             result.best.average,
-            tuple(result.history),
+            history,
             result.best_step,
             result.stopped,
             judged_on,
@@ -242,7 +243,8 @@ class FittedConditionalMonge(AbstractMap):
     start
         The closed form that the network starts from, with the table of what was compared.
     history
-        One row a chunk of training: step, loss, fit, gap, valid (see `cellgap.train.FitResult`).
+        One row a chunk of training: step, loss, fit, gap, valid (see `cellgap.train.FitResult`); ``left_out``
+        in place of ``valid`` where a first training was judged on conditions that it left out, for all its steps.
     best_step
         Step of the weights that are kept (0: the start).
     stopped
@@ -320,6 +322,15 @@ def _train(
         progress=progress,
         title=title,
     )
+
+
+def _with_left_out(rows: list[dict[str, float]], first: list[dict[str, float]]) -> tuple[dict[str, float], ...]:
+    """Return the rows of a training, with what the first one was judged by as ``left_out``."""
+    merged = {row["step"]: {name: value for name, value in row.items() if name != "valid"} for row in rows}
+    for row in first:
+        if "valid" in row:
+            merged.setdefault(row["step"], {"step": row["step"]})["left_out"] = row["valid"]
+    return tuple(merged[step] for step in sorted(merged))
 
 
 def _judged_on(split: Split, held: tuple[Condition, ...]) -> str:
