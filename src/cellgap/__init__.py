@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _WHERE = {
+    "CFGen": "generate",
     "CellOT": "transport",
     "CellgapError": "errors",
     "CondOT": "transport",
@@ -31,11 +32,12 @@ _WHERE = {
     "Treatment": "study",
     "check": "study",
     "datasets": "study",
-    "load": "transport",
+    "load": "storage",
     "simulate": "study",
 }
 _MODULES = {
     "encode": "cellgap.encode",
+    "generate": "cellgap.generate",
     "errors": "cellgap.errors",
     "evaluate": "cellgap.evaluate",
     "ot": "cellgap.ot",
@@ -66,7 +68,9 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from cellgap import encode, errors, ot, report, space, study, train, transport
+    from cellgap import encode, errors, generate, ot, report, space, study, train, transport
     from cellgap.errors import CellgapError
     from cellgap.gap import Gap
+    from cellgap.generate import CFGen
+    from cellgap.storage import load
     from cellgap.study import Condition, Design, Split, Study, Treatment, check, datasets, simulate, split

@@ -14,6 +14,7 @@ from cellgap.evaluate._cluster import local_workers
 from cellgap.evaluate._count_panels import CountPanel, count_panels, export_counts
 from cellgap.evaluate._evaluate import evaluate
 from cellgap.evaluate._evaluation import Comparison, Evaluation
+from cellgap.evaluate._generated import GENERATED_METRICS, generated_scores
 from cellgap.evaluate._populations import Population, Populations
 from cellgap.evaluate._predictors import Predictor, standard_baselines
 from cellgap.evaluate._published import PUBLISHED_METRICS, published_metrics, published_protocol
@@ -21,6 +22,7 @@ from cellgap.evaluate._scale import merit, scale
 from cellgap.evaluate._suite import SuiteResult, vcc2026
 
 __all__ = [
+    "GENERATED_METRICS",
     "PUBLISHED_METRICS",
     "Comparison",
     "CountPanel",
@@ -33,6 +35,7 @@ __all__ = [
     "count_panels",
     "evaluate",
     "export_counts",
+    "generated_scores",
     "local_workers",
     "merit",
     "metrics",

@@ -4,6 +4,7 @@ from cellgap.ot._assignment import assignment, assignment_cost
 from cellgap.ot._cost import Cost, ElasticNet, cost_matrix, paired_cost, squared_distances
 from cellgap.ot._divergence import mean_cost, sinkhorn_divergence, two_batch_divergence
 from cellgap.ot._double import double_paired_cost
+from cellgap.ot._energy import energy_distance
 from cellgap.ot._entropic_map import debiased_entropic_map, entropic_map, entropic_potential
 from cellgap.ot._gaussian import bures_distance2, bures_map, gaussian_entropic_cost, symmetric_root
 from cellgap.ot._monge_gap import MongeGap, exact_monge_gap, monge_gap
@@ -27,6 +28,7 @@ __all__ = [
     "double_paired_cost",
     "draw_columns",
     "draw_pairs",
+    "energy_distance",
     "entropic_cost",
     "entropic_map",
     "entropic_potential",

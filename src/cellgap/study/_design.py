@@ -80,12 +80,13 @@ class Design:
     Parameters
     ----------
     treatment
-        Column of treatment names; several columns are the slots of a combination. A value that reads as true or 1
+        Column of treatment names; several columns are the slots of a combination; none where no cell was treated: an
+        atlas, whose cells differ in their context only. A value that reads as true or 1
         takes the name of its column (``icam2`` holding 0 and 1 gives the treatment ``icam2``); any other number is
         named ``column=value``.
     control
         Value that means "no treatment"; one for all slots, or one a slot. Compared as text; numbers and booleans
-        compare by value.
+        compare by value. Needed wherever there is a treatment.
     dose
         Column of doses, one for all slots or one a slot ("" for a slot without doses). A dose of 0 is the control,
         whatever the name beside it.
@@ -111,8 +112,8 @@ class Design:
         A field is unknown or of the wrong type, a column is named twice, slots do not match, or a dose has no unit.
     """
 
-    treatment: Annotated[str | tuple[str, ...], BeforeValidator(_texts)]
-    control: Annotated[str | tuple[str, ...], BeforeValidator(_texts)]
+    treatment: Annotated[str | tuple[str, ...], BeforeValidator(_texts)] = ()
+    control: Annotated[str | tuple[str, ...], BeforeValidator(_texts)] = ()
     dose: str | tuple[str, ...] | None = None
     dose_unit: str | tuple[str, ...] | None = None
     context: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
@@ -127,8 +128,15 @@ class Design:
         for field in ("treatment", "context", "donor", "time", "counts"):
             value = getattr(self, field)
             names = value if isinstance(value, tuple) else (value,)
-            if "" in names or (field == "treatment" and not names):
+            if "" in names:
                 raise DesignError(f"Design({field}=...) must name a column, found {value!r}.")
+        if self.treatment != () and self.control == ():
+            raise DesignError(
+                f"Design(treatment={self.treatment!r}) comes without its control: set Design(control=...) to the label "
+                "of untreated cells."
+            )
+        if self.treatment == () and (self.control != () or self.dose is not None):
+            raise DesignError("Design names a control or a dose without a treatment: add Design(treatment=...).")
         names = [*(slot.column for slot in self.slots), *self.context_names, *([self.time] if self.time else [])]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -189,7 +197,8 @@ class Design:
         """Return the fields that are set, as plain values that TOML and JSON hold; None for ``combine`` is ""."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["combine"] = values["combine"] or ""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+        kept = {k: v for k, v in values.items() if v is not None and not (k in ("treatment", "control") and v == ())}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Design":
@@ -198,7 +207,7 @@ class Design:
         Raises
         ------
         DesignError
-            A name is unknown, or ``treatment`` or ``control`` is missing.
+            A name is unknown, or ``control`` is missing.
         """
         return cls(**values)
 

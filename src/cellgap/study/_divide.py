@@ -77,13 +77,20 @@ def divide(
     used = count_roles(study, roles)[n_controls:]
     tested = tuple(study.conditions[i] for i in np.flatnonzero(used[:, Role.TEST]))
     train = tuple(study.conditions[i] for i in np.flatnonzero(used[:, Role.TRAIN]))
-    _check_enough(kind, tested, train, chosen)
+    atlas = not study.design.slots
+    if not atlas:
+        _check_enough(kind, tested, train, chosen)
     contexts = {c.context for c in tested}
     for control in study.controls:
         rows = study.populations[control]
         if domain is not None:
             _serve_all(roles, rows[domain[rows]], draw)
             _train(roles, rows[~domain[rows]], options.valid, draw)
+        elif atlas and fraction:
+            order = draw.permutation(len(rows))
+            n_test = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            _serve_all(roles, rows[order[:n_test]], draw)
+            _train(roles, rows[np.sort(order[n_test:])], options.valid, draw)
         elif control.context in contexts:
             rest = _serve_some(roles, rows, draw)
             _train(roles, rest, options.valid, draw)
@@ -101,7 +108,12 @@ def divide(
         train_conditions=train,
         params=params | common,
     )
-    if not split.scored_conditions:
+    if atlas and not np.isin(roles, [Role.SOURCE, Role.REFERENCE]).any():
+        raise SplitError(
+            f"The split {kind!r} holds out no cell of a study without treatments: take in_distribution, "
+            "leave_one_domain_out, or everything."
+        )
+    if not atlas and not split.scored_conditions:
         largest = used[:, Role.TEST].max()
         raise SplitError(
             f"No held-out condition can be scored (the first: {next(iter(unscored.values()))}); the largest has "
@@ -109,6 +121,23 @@ def divide(
         )
     split.check_leaks()
     return split
+
+
+def train_on_everything(study: Study, options: Options) -> Split:
+    """Return the split without held-out cells.
+
+    Raises
+    ------
+    SplitError
+        An option is wrong.
+    """
+    _check_options(options)
+    draw = np.random.Generator(np.random.PCG64(options.seed))
+    roles = np.zeros(study.n_obs, np.int8)
+    for condition in study.all_conditions:
+        _train(roles, study.populations[condition], options.valid, draw)
+    params = {"valid": float(options.valid), "unscored": {}}
+    return Split(study, "everything", int(options.seed), roles, (), (), study.conditions, params)
 
 
 def _check_options(options: Options) -> None:

@@ -206,8 +206,10 @@ def _dosed_controls(
     here: dict[Any, int], columns: dict[str, Column], doses: dict[str, list[tuple[float, ...]]], design: Design
 ) -> Iterable[str]:
     """Yield a warning where a control label stands beside a dose; with several slots a dose may belong to another."""
+    if len(design.slots) != 1:
+        return
     slot = design.slots[0]
-    if len(design.slots) > 1 or slot.dose is None or slot.dose == slot.column or here[slot.dose] < 0:
+    if slot.dose is None or slot.dose == slot.column or here[slot.dose] < 0:
         return
     text, dose = columns[slot.column].texts[here[slot.column]], max(doses[slot.dose][here[slot.dose]])
     if dose > 0 and is_control_label(text, slot.control):
@@ -226,9 +228,9 @@ def _check_controls(labels: Labels, columns: dict[str, Column], design: Design) 
                 f'obs["{slot.column}"] never holds the control "{slot.control}": only cells of dose 0 are controls; '
                 f"it holds {listed(sorted(texts))}."
             )
-    if not treated:
+    if not treated and design.slots:
         labels.warnings.append("Every cell is a control: nothing can be learned about a treatment.")
-    elif not controls:
+    elif treated and not controls:
         labels.errors.append(DesignError(_no_control(columns, design)))
     else:
         without = sorted(treated - controls)

@@ -13,6 +13,7 @@ KINDS = (
     "unseen_conditions",
     "unseen_context",
     "leave_one_domain_out",
+    "everything",
 )
 # Kinds that hold out cells, so that a condition may have cells on both sides.
 BY_CELL = ("in_distribution", "leave_one_domain_out")

@@ -10,6 +10,7 @@ unseen_combination       combinations whose members are seen alone              
 unseen_conditions        conditions given by name (a dose and a drug at once)        several of these at once?
 unseen_context           treatments in one context, seen in others                   does it transfer?
 leave_one_domain_out     one donor, batch or laboratory                              does it generalize?
+everything               nothing                                                     none: a last fit on all cells
 =======================  ==========================================================  ==========================
 
 All take ``valid`` (fraction of the training cells set aside to choose hyper-parameters), ``valid_conditions``
@@ -18,7 +19,8 @@ condition is listed in ``params["unscored"]`` and not scored; 1 for wells).
 
 Controls are split too. In a context that has test conditions, a quarter of the controls is the SOURCE of predictions
 and another quarter the REFERENCE of effects; the rest trains. The controls of a domain that is left out are SOURCE and
-REFERENCE only. The same study and seed give the same split on every platform (PCG64).
+REFERENCE only. Where no cell was treated (an atlas), the cells that ``in_distribution`` and ``leave_one_domain_out``
+hold out are SOURCE and REFERENCE. The same study and seed give the same split on every platform (PCG64).
 """
 
 import dataclasses
@@ -32,7 +34,7 @@ from cellgap.errors import ConditionError, SplitError
 from cellgap.study._column import domain_mask, factor, labels_in
 from cellgap.study._condition import Condition
 from cellgap.study._design import text_of
-from cellgap.study._divide import Options, check_fraction, divide
+from cellgap.study._divide import Options, check_fraction, divide, train_on_everything
 from cellgap.study._dose import check_dose, read_dose
 from cellgap.study._rules import KINDS, breaks_rule
 from cellgap.study._split import Split
@@ -42,6 +44,7 @@ from cellgap.study._wording import close_to, listed
 
 __all__ = [
     "by_name",
+    "everything",
     "in_distribution",
     "leave_one_domain_out",
     "unseen_combination",
@@ -378,6 +381,27 @@ def leave_one_domain_out(
     params: dict[str, Any] = {"column": column, "held_out": values}
     domain = domain_mask(labels_in(obs, column), values)
     return divide(study, "leave_one_domain_out", params, options, domain=domain)
+
+
+def everything(study: Study, *, valid: float = 0.1, seed: int = 0) -> Split:
+    """Return a split that trains on every cell but those that choose when to stop: nothing can be scored on it.
+
+    Parameters
+    ----------
+    study
+        The study.
+    valid
+        Fraction of the cells of every population to set aside.
+    seed
+        Of the random choice.
+
+    Raises
+    ------
+    SplitError
+        The fraction is out of range.
+    """
+    options = Options(valid, (), seed, 1)
+    return train_on_everything(study, options)
 
 
 def by_name(kind: str, study: Study, **params: Any) -> Split:

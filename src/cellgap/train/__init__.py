@@ -3,6 +3,7 @@
 from cellgap.train._batches import Batches, Streamed
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
 from cellgap.train._devices import initialize, mesh_of, over_devices
+from cellgap.train._fingerprint import run_fingerprint
 from cellgap.train._fit import BatchStep, FitResult, Logs, Loop, Step, fit
 from cellgap.train._sampler import draw_without_replacement
 
@@ -20,5 +21,6 @@ __all__ = [
     "mesh_of",
     "over_devices",
     "read_checkpoint",
+    "run_fingerprint",
     "write_checkpoint",
 ]

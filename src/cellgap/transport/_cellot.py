@@ -18,7 +18,7 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
-from cellgap.train import Loop
+from cellgap.train import Loop, run_fingerprint
 from cellgap.transport._affine import fit_affine_path
 from cellgap.transport._codes import Codes
 from cellgap.transport._conditional_monge import Widths
@@ -42,7 +42,6 @@ from cellgap.transport._held_out import fold_count
 from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._measured import named, trained_number
 from cellgap.transport._monge import only
-from cellgap.transport._train_map import run_fingerprint
 from cellgap.transport._training_data import VALID_CELLS, training_problem
 
 

@@ -21,7 +21,7 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
-from cellgap.train import FitResult, Loop
+from cellgap.train import FitResult, Loop, run_fingerprint
 from cellgap.transport._affine import affine, condition_features
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Vocabulary
@@ -30,7 +30,7 @@ from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._objective import FitLoss, Objective
 from cellgap.transport._problem import Problem
 from cellgap.transport._start import ConditionalStart, StartMap, start_of
-from cellgap.transport._train_map import MapState, Optimization, run_fingerprint, train_map
+from cellgap.transport._train_map import MapState, Optimization, train_map
 from cellgap.transport._training_data import VALID_CELLS, training_problem, typical_cost, validation_conditions
 from cellgap.transport._trial import Judge, trial_of
 

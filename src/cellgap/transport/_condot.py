@@ -19,7 +19,7 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
-from cellgap.train import fit
+from cellgap.train import fit, run_fingerprint
 from cellgap.transport._affine import condition_features, fit_affine_path
 from cellgap.transport._codes import Codes
 from cellgap.transport._conditional_monge import Widths
@@ -40,7 +40,6 @@ from cellgap.transport._dual_gaps import dual_gaps
 from cellgap.transport._familiarity import Vocabulary
 from cellgap.transport._held_out import fold_count
 from cellgap.transport._map import AbstractMap, vocabulary_of
-from cellgap.transport._train_map import run_fingerprint
 from cellgap.transport._training_data import VALID_CELLS, training_problem, validation_conditions
 
 

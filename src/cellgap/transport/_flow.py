@@ -19,14 +19,14 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
-from cellgap.train import Loop
+from cellgap.train import Loop, run_fingerprint
 from cellgap.transport._affine import AffinePath, Start, affine, condition_features, fit_affine_path
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Vocabulary
 from cellgap.transport._gaps import map_gaps
 from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._train_flow import Encoded, FlowSettings, Solver, evaluations, move, train_flow
-from cellgap.transport._train_map import Optimization, run_fingerprint
+from cellgap.transport._train_map import Optimization
 from cellgap.transport._training_data import VALID_CELLS, training_problem, validation_conditions
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]

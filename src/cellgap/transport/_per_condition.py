@@ -20,6 +20,7 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
+from cellgap.train import run_fingerprint
 from cellgap.transport._affine import Start, affine, displacement, fit_affine_path
 from cellgap.transport._codes import Codes, Moments
 from cellgap.transport._conditional_monge import ConditionalMonge, Widths
@@ -31,7 +32,7 @@ from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._measured import trained_number
 from cellgap.transport._objective import FitLoss
 from cellgap.transport._problem import Problem, largest_batch, largest_gap_batch
-from cellgap.transport._train_map import Optimization, held_out_energy, map_start, map_step, run_fingerprint
+from cellgap.transport._train_map import Optimization, held_out_energy, map_start, map_step
 from cellgap.transport._training_data import VALID_CELLS, training_problem
 
 

@@ -19,6 +19,7 @@ from cellgap.settings import settings
 from cellgap.space import AbstractFittedSpace, AbstractSpace
 from cellgap.storage import storable
 from cellgap.study import Condition, Role, Split
+from cellgap.train import run_fingerprint
 from cellgap.transport._affine import Start
 from cellgap.transport._codes import Codes, Moments
 from cellgap.transport._conditional_monge import Widths
@@ -28,7 +29,7 @@ from cellgap.transport._map import AbstractMap, vocabulary_of
 from cellgap.transport._objective import FitLoss
 from cellgap.transport._per_condition import cell_network, closed_forms, move_cells, objective_of
 from cellgap.transport._problem import Problem, rows_table
-from cellgap.transport._train_map import Optimization, run_fingerprint, train_map
+from cellgap.transport._train_map import Optimization, train_map
 from cellgap.transport._training_data import VALID_CELLS, validation_conditions
 
 

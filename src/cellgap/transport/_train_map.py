@@ -1,7 +1,6 @@
 """Training of a perturbation network on a problem: the step, the validation, the schedule."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -311,16 +309,3 @@ def validation(valid: Problem):
 def held_out_energy(net: PerturbationNet, valid: Problem, k: Int[Array, ""], n_folds: int) -> Float[Array, " folds"]:
     """Return the unbiased energy distance of the mapped and measured cells of condition `k`, for every fold."""
     return energy_of_folds(lambda x: valid.transport(net, x, k), valid, k, n_folds)
-
-
-def run_fingerprint(*parts: Any) -> str:
-    """Return a short hash of everything that determines a run: texts, random keys, trees of arrays by their bytes."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(parts):
-        if not isinstance(leaf, jax.Array):
-            digest.update(repr(leaf).encode())
-            continue
-        array = np.asarray(jr.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]

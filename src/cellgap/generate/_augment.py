@@ -1,0 +1,78 @@
+"""Rare categories topped up with generated cells."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import PRNGKeyArray
+
+from cellgap.errors import ConfigError
+from cellgap.generate._guidance import Guidance
+
+
+def augment(
+    model: Any,
+    adata: AnnData,
+    *,
+    label: str,
+    per_class: int,
+    key: PRNGKeyArray,
+    guidance: float | Mapping[str, float] | Guidance | str = 1.0,
+) -> AnnData:
+    """Return measured cells and, for every category with fewer than `per_class`, generated ones below them.
+
+    Parameters
+    ----------
+    model
+        A fitted generator.
+    adata
+        Measured cells with raw counts of the model's genes. Not changed.
+    label
+        The attribute whose categories are topped up; other attributes are drawn as in the training cells.
+    per_class
+        Cells that every category has at least afterwards.
+    key, guidance
+        See `FittedCFGen.sample`.
+
+    Returns
+    -------
+    AnnData
+        Counts of the model's genes (CSR of int32); ``obs``: the attributes and ``generated``.
+
+    Raises
+    ------
+    ConfigError
+        The label is no attribute, or `per_class` is below 1.
+    DataError, ConditionError
+        Genes, columns or values are not the model's.
+
+    Notes
+    -----
+    A classifier trained on the result should be compared with one on resampled cells: at equal numbers, random
+    oversampling often does as well.
+    """
+    from cellgap.space import counts_of
+
+    names = model.attributes.names
+    if label not in names:
+        raise ConfigError(f"augment needs an attribute of the model as label: one of {', '.join(names)}.")
+    if isinstance(per_class, bool) or not isinstance(per_class, int | np.integer) or per_class < 1:
+        raise ConfigError(f"per_class is a whole number of at least 1, found {per_class!r}.")
+    labels = model.attributes.labels(pd.DataFrame(adata.obs))
+    known = model.attributes.categories[names.index(label)]
+    have = np.bincount(labels[:, names.index(label)], minlength=len(known))
+    wanted = [value for value, n in zip(known, have, strict=True) for _ in range(max(0, int(per_class) - int(n)))]
+    counts = counts_of(adata, model.space.layer, model.space.genes).astype(np.int32)
+    obs = model.attributes.frame(labels).set_axis(adata.obs_names)
+    var = pd.DataFrame(index=pd.Index([str(g) for g in model.space.genes]))
+    real = AnnData(counts, obs=obs.assign(generated=False), var=var)
+    if not wanted:
+        return real
+    made = model.sample(len(wanted), key=key, guidance=guidance, **{label: wanted})
+    made.obs = pd.DataFrame(made.obs)[list(names)].assign(generated=True)
+    made.obs_names = pd.Index([f"generated{i}" for i in range(made.n_obs)])
+    del made.obsm["X_cellgap"]
+    return anndata.concat([real, made])

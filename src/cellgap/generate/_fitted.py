@@ -1,0 +1,357 @@
+"""A fitted generator: cells for any attributes, and cells taken from one value of an attribute to another."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from cellgap import storage
+from cellgap.errors import ConfigError, DataError
+from cellgap.gap import Gap
+from cellgap.generate._attributes import Attributes
+from cellgap.generate._field import Told
+from cellgap.generate._guidance import Guidance, guide
+from cellgap.generate._library import LibraryModel
+from cellgap.generate._network import LatentField
+from cellgap.generate._sampler import Path, Sampler, flow
+from cellgap.space import AbstractFittedSpace, counts_of
+from cellgap.storage import storable
+
+_BLOCK = 2048
+_SMALLEST = 64
+OUTPUTS = ("counts", "expression", "latent")
+
+
+class Latent(NamedTuple):
+    """Standardized latent cells, what they cost, and their error on the way.
+
+    Parameters
+    ----------
+    z
+        Cells.
+    evaluations, reverse
+        Of the velocity field, a cell; see `cellgap.generate.Path`.
+    gap
+        Accumulated re-prediction error of every cell; zeros where it was not measured.
+    """
+
+    z: Float[np.ndarray, "n d"]
+    evaluations: float
+    reverse: float
+    gap: Float[np.ndarray, " n"]
+
+
+@storable
+class FittedCFGen(eqx.Module):
+    """See `CFGen`.
+
+    Parameters
+    ----------
+    name
+        What it is called in tables.
+    space
+        Fitted; its codes are standardized with `center` and `spread`.
+    attributes, library
+        Categories and their combinations; totals of cells.
+    field
+        The velocity field (average of weights).
+    center, spread
+        Of the training codes.
+    sampler
+        How cells are integrated by default.
+    calibrated
+        Guidance that is closest to held-out cells, as chosen at the fit; None where there were too few of them.
+    history, best_step, stopped
+        Of training; see `cellgap.train.FitResult`.
+    measured_gaps
+        See `gaps`.
+    """
+
+    name: str
+    space: AbstractFittedSpace
+    attributes: Attributes
+    library: LibraryModel
+    field: LatentField
+    center: Float[np.ndarray, " d"]
+    spread: Float[np.ndarray, " d"]
+    sampler: Sampler = eqx.field(static=True)
+    calibrated: Guidance | None = eqx.field(static=True)
+    history: tuple[dict[str, float], ...]
+    best_step: int
+    stopped: str
+    measured_gaps: tuple[Gap, ...]
+
+    def sample(
+        self,
+        n: int,
+        *,
+        key: PRNGKeyArray,
+        guidance: float | Mapping[str, float] | Guidance | str = 1.0,
+        weights: Float[np.ndarray, "n k"] | None = None,
+        sampler: Sampler | None = None,
+        library: Sequence[float] | np.ndarray | None = None,
+        output: str = "counts",
+        **values: str | Sequence[str],
+    ) -> AnnData:
+        """Return new cells with the attributes that are asked for.
+
+        Parameters
+        ----------
+        n
+            Number of cells.
+        key
+            Random key: the same key, model and versions give the same bits.
+        guidance
+            Weight of all attributes, one a name, `Guidance`, or "calibrated": see `calibrate_guidance`.
+        weights
+            One a cell and attribute instead, in the order of ``attributes.names``.
+        sampler
+            Solver, steps and corrector; None takes the model's.
+        library
+            Totals of cells; None draws them.
+        output
+            "counts": raw counts (CSR of int32). "expression": the space's gene space. "latent": codes only.
+        **values
+            Attributes by name: one value for all cells, or one a cell. Those that are not given are drawn as in the
+            training cells that agree in the others.
+
+        Returns
+        -------
+        AnnData
+            ``obs``: the attributes, ``library``, and ``seen``: whether the combination was among the training cells;
+            ``obsm["X_cellgap"]``: codes; ``uns["cellgap"]``: model, guidance, evaluations of the field a cell,
+            versions.
+
+        Raises
+        ------
+        ConditionError
+            An attribute or value is unknown (the message names near ones).
+        ConfigError
+            A number, weight or output is wrong.
+        """
+        if not isinstance(n, int | np.integer) or n < 0:
+            raise ConfigError(f"n is a whole number of cells of at least 0, found {n!r}.")
+        check_output(output)
+        key_labels, key_library, key_noise, key_counts = jr.split(key, 4)
+        labels = self.attributes.asked(int(n), values, generator(key_labels))
+        how, per_cell = self._guidance(guidance, weights, len(labels))
+        if library is None:
+            totals = self.library.draw(labels, generator(key_library))
+        else:
+            totals = np.broadcast_to(np.asarray(library, np.float64), (len(labels),))
+        noise = jr.normal(key_noise, (len(labels), self.field.dim))
+        latent = self.move(noise, labels, totals, guidance=how, weights=per_cell, sampler=sampler)
+        return self.cells(latent, labels, totals, output=output, seed=seed_of(key_counts), guidance=how)
+
+    def translate(
+        self,
+        adata: AnnData,
+        *,
+        key: PRNGKeyArray,
+        guidance: float | Mapping[str, float] | Guidance | str = 1.0,
+        sampler: Sampler | None = None,
+        output: str = "counts",
+        **values: str | Sequence[str],
+    ) -> AnnData:
+        """Return measured cells as they would be with other values of some attributes: batch correction, for one.
+
+        The flow is run backward with the attributes that cells have, and forward with those that are asked for; each
+        cell keeps its total.
+
+        Parameters
+        ----------
+        adata
+            Measured cells, with the genes and columns that the model was fitted on. Not changed.
+        key, guidance, sampler, output
+            As in `sample`; the key is for counts only.
+        **values
+            The attributes to change, and their new values.
+
+        Returns
+        -------
+        AnnData
+            As `sample` returns it, with the names and columns of `adata`; ``obsm["X_cellgap_source"]``: codes before;
+            ``obsm["X_cellgap_noise"]``: where the way back ended, whose mean and covariance should be 0 and 1.
+
+        Raises
+        ------
+        ConditionError
+            An attribute or value is unknown, or a cell has a value that was not seen in training.
+        DataError
+            Genes or columns are missing.
+        ConfigError
+            There is nothing to change, or a setting is wrong.
+        """
+        check_output(output)
+        if not values:
+            raise ConfigError(f"translate needs an attribute to change: one of {', '.join(self.attributes.names)}.")
+        labels = self.attributes.labels(pd.DataFrame(adata.obs))
+        target = self.attributes.asked(len(labels), values, np.random.default_rng(0))
+        keep = [k for k, name in enumerate(self.attributes.names) if name not in values]
+        target[:, keep] = labels[:, keep]
+        how, _ = self._guidance(guidance, None, len(labels))
+        z, totals = self.encode(adata), library_of(self.space, adata)
+        back = self.move(z, labels, totals, guidance=how, sampler=sampler, backward=True)
+        there = self.move(back.z, target, totals, guidance=how, sampler=sampler)
+        out = self.cells(there, target, totals, output=output, seed=seed_of(key), guidance=how)
+        own = pd.DataFrame(adata.obs).drop(columns=list(out.obs.columns), errors="ignore")
+        out.obs = own.join(pd.DataFrame(out.obs).set_axis(own.index))
+        out.obsm["X_cellgap_source"] = z * self.spread + self.center
+        out.obsm["X_cellgap_noise"] = back.z
+        return out
+
+    def encode(self, adata: AnnData) -> Float[np.ndarray, "n d"]:
+        """Return the standardized codes of measured cells."""
+        return (np.asarray(self.space.encode(adata), np.float32) - self.center) / self.spread
+
+    def move(
+        self,
+        z: Float[Array, "n d"] | Float[np.ndarray, "n d"],
+        labels: Int[np.ndarray, "n k"],
+        library: Float[np.ndarray, " n"],
+        *,
+        guidance: Guidance | None = None,
+        weights: Float[np.ndarray, "n k"] | None = None,
+        sampler: Sampler | None = None,
+        backward: bool = False,
+        measure: bool = False,
+    ) -> Latent:
+        """Return standardized latent cells after following the guided field; noise to cells, or back.
+
+        Parameters
+        ----------
+        z
+            Noise, or cells where `backward`.
+        labels, library
+            Attributes as numbers, and totals.
+        guidance, weights, sampler
+            See `sample`; with several attributes and ``combine="auto"``, combinations that were seen are told jointly
+            and others composed.
+        backward, measure
+            See `cellgap.generate.flow`.
+        """
+        guidance, sampler = guidance or Guidance(), sampler or self.sampler
+        z, n = np.asarray(z, np.float32), len(labels)
+        weights = np.full(labels.shape, guidance.weight, np.float32) if weights is None else weights
+        depth = self.library.scaled(library) if self.field.depth_wave is not None else None
+        composed = ~self.attributes.is_seen(labels) if labels.shape[1] > 1 else np.zeros(n, bool)
+        if guidance.combine != "auto":
+            composed[:] = guidance.combine == "compose"
+        out, gap = np.empty_like(z), np.zeros(n, np.float32)
+        spent = reverse = 0.0
+        for compose in (False, True):
+            rows = np.flatnonzero(composed == compose)
+            for start in range(0, len(rows), _BLOCK):
+                block = rows[start : start + _BLOCK]
+                path = self._block(z, labels, depth, weights, block, guidance, sampler, compose, backward, measure)
+                out[block], gap[block] = np.asarray(path.z)[: len(block)], np.asarray(path.gap)[: len(block)]
+                spent += float(path.evaluations) * len(block)
+                reverse += float(path.reverse) * len(block)
+        return Latent(out, spent / max(n, 1), reverse / max(n, 1), gap)
+
+    def _block(self, z, labels, depth, weights, rows, guidance, sampler, compose, backward, measure) -> Path:
+        """Return a block of cells, filled up by its first cell so that few sizes are compiled."""
+        size = max(_SMALLEST, 1 << (len(rows) - 1).bit_length())
+        filled = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+        told = Told(self.field, jnp.asarray(labels[filled]), None if depth is None else jnp.asarray(depth[filled]))
+        guided = guide(told, guidance, weights=weights[filled], combine="compose" if compose else "joint")
+        return flow(guided, jnp.asarray(z[filled]), sampler, backward=backward, measure=measure)
+
+    def cells(
+        self,
+        latent: Latent,
+        labels: Int[np.ndarray, "n k"],
+        library: Float[np.ndarray, " n"],
+        *,
+        output: str,
+        seed: int,
+        guidance: Guidance,
+    ) -> AnnData:
+        """Return latent cells as an AnnData; see `sample`."""
+        codes = latent.z * self.spread + self.center
+        if not np.isfinite(codes).all():
+            raise DataError("generated cells are not finite: lower the guidance, or take more steps.")
+        if output == "counts":
+            x: Any = self.space.counts(codes, library, seed=seed)
+        elif output == "expression":
+            x = self.space.decode(codes)
+        else:
+            x = sp.csr_matrix((len(codes), len(self.space.genes)), dtype=np.float32)
+        obs = self.attributes.frame(labels)
+        obs["library"], obs["seen"] = library, self.attributes.is_seen(labels)
+        out = AnnData(X=x, obs=obs, var=pd.DataFrame(index=pd.Index([str(g) for g in self.space.genes])))
+        out.obsm["X_cellgap"] = codes
+        out.uns["cellgap"] = {
+            "model": self.name,
+            "guidance": {"weight": guidance.weight, "schedule": guidance.schedule, "window": list(guidance.window)},
+            "evaluations": latent.evaluations,
+            "versions": storage.versions(),
+        }
+        return out
+
+    def _guidance(
+        self, given: float | Mapping[str, float] | Guidance | str, weights: np.ndarray | None, n: int
+    ) -> tuple[Guidance, np.ndarray | None]:
+        k = len(self.attributes.names)
+        if weights is not None:
+            weights = np.asarray(weights, np.float32)
+            if weights.shape != (n, k) or not np.isfinite(weights).all():
+                raise ConfigError(f"weights must be finite numbers of shape ({n}, {k}), found {weights.shape}.")
+        if isinstance(given, str):
+            if given != "calibrated":
+                raise ConfigError(f'guidance is a weight, weights by name, Guidance, or "calibrated", found {given!r}.')
+            if self.calibrated is None:
+                raise ConfigError(
+                    "guidance was not calibrated at the fit, for which there were too few held-out cells: choose a "
+                    "weight, or calibrate_guidance on other cells."
+                )
+            given = self.calibrated
+        if isinstance(given, Guidance):
+            return given, weights
+        if isinstance(given, Mapping):
+            unknown = sorted(set(given) - set(self.attributes.names))
+            if unknown:
+                names = ", ".join(self.attributes.names)
+                raise ConfigError(f"guidance names {unknown[0]!r}, which is none of {names}.")
+            row = np.asarray([float(given.get(name, 1.0)) for name in self.attributes.names], np.float32)
+            return Guidance(), np.broadcast_to(row, (n, k)) if weights is None else weights
+        return Guidance(weight=float(given)), weights
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Return how far generated cells are from held-out ones, and the training-inference gap, as measured."""
+        return self.measured_gaps
+
+    def save(self, folder: str | os.PathLike[str], *, header: dict | None = None) -> FilePath:
+        """Return the folder after writing ``model.json`` and ``model.npz`` into it; read them with `cellgap.load`."""
+        return storage.save(self, folder, header=header)
+
+
+def check_output(output: str) -> None:
+    """Raise ``ConfigError`` where an output is unknown."""
+    if output not in OUTPUTS:
+        raise ConfigError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, found {output!r}.")
+
+
+def generator(key: PRNGKeyArray) -> np.random.Generator:
+    """Return a NumPy generator that a random key determines."""
+    return np.random.default_rng(seed_of(key))
+
+
+def seed_of(key: PRNGKeyArray) -> int:
+    """Return a seed that a random key determines."""
+    return int(np.asarray(jr.key_data(key)).astype(np.uint64).ravel() @ np.asarray([1 << 20, 1], np.uint64)) % (1 << 32)
+
+
+def library_of(space: AbstractFittedSpace, adata: AnnData, rows: np.ndarray | None = None) -> Float[np.ndarray, " n"]:
+    """Return the totals of cells over the genes of a space."""
+    cells = adata if rows is None else adata[rows]
+    return np.asarray(counts_of(cells, space.layer, space.genes).sum(axis=1, dtype=np.float64)).ravel()
