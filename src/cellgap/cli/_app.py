@@ -35,6 +35,7 @@ app.command("cellgap.cli._fit:fit", name="fit", help="Fit a model as a run file 
 app.command("cellgap.cli._compare:compare", name="compare", help="Fit several models and score them in one table.")
 app.command("cellgap.cli._predict:predict", name="predict", help="Write the cells predicted under new conditions.")
 app.command("cellgap.cli._evaluate:evaluate", name="evaluate", help="Score a run on what it never saw.")
+app.command("cellgap.cli._generate:app", name="generate", help="Draw cells with chosen attributes as raw counts.")
 app.command("cellgap.cli._report:report", name="report", help="Write the page of a run, one HTML file.")
 
 

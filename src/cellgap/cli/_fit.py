@@ -11,6 +11,7 @@ from cellgap.cli._say import note, show
 from cellgap.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cellgap.study import Split
     from cellgap.transport import AbstractMap
 
 
@@ -65,8 +66,8 @@ def fit_run(run: RunFile, *, quiet: bool = False) -> "AbstractMap | None":
         Anything the user got wrong.
     """
     from cellgap.cli._run_folder import MODEL, claim, split_of
+    from cellgap.storage import load
     from cellgap.study import Design, Study
-    from cellgap.transport import load
 
     claim(run)
     try:
@@ -78,8 +79,7 @@ def fit_run(run: RunFile, *, quiet: bool = False) -> "AbstractMap | None":
             return load(run.folder)
         if not quiet:
             note(f"{study!r}")
-            n_train, n_test = len(split.train_conditions), len(split.test_conditions)
-            note(f"{split.kind}: {n_train} conditions to train on, {n_test} held out")
+            note(f"{split.kind}: {_divided(split)}")
         fitted = _fitted(run, split, quiet)
     except KeyboardInterrupt:
         return None
@@ -87,6 +87,16 @@ def fit_run(run: RunFile, *, quiet: bool = False) -> "AbstractMap | None":
         return None
     fitted.save(run.folder, header={"run": run.to_dict()})
     return fitted
+
+
+def _divided(split: "Split") -> str:
+    """Return what is trained on and what is held out, in words."""
+    from cellgap.study import Role
+
+    if split.study.conditions:
+        return f"{len(split.train_conditions)} conditions to train on, {len(split.test_conditions)} held out"
+    held = len(split.cells(Role.SOURCE, Role.REFERENCE))
+    return f"{len(split.cells(Role.TRAIN)):,} cells to train on, {held:,} held out"
 
 
 def _fitted(run: RunFile, split: Any, quiet: bool) -> Any:

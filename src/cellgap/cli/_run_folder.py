@@ -114,8 +114,9 @@ class Run:
         settings = read_toml(folder / SETTINGS)
         try:
             kept = Path(settings["data"]["path"])
-            for section, key in (("design", "treatment"), ("data", "backed"), ("run", "seed")):
+            for section, key in (("data", "backed"), ("run", "seed")):
                 _ = settings[section][key]
+            _ = settings["design"]
         except (KeyError, TypeError) as error:
             raise StorageError(f"{folder / SETTINGS} is damaged ({error!r}): fit again in another folder.") from None
         return cls(folder, settings, kept if data is None else data)

@@ -26,9 +26,9 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
     ConfigError
         A kind or setting is unknown, or a value is wrong.
     """
-    from cellgap import transport
+    from cellgap import generate, transport
 
-    estimators = {name: getattr(transport, name) for name in ESTIMATORS}
+    estimators = {name: getattr(transport, name) for name in ESTIMATORS} | {"CFGen": generate.CFGen}
     return from_dict(_completed(section, estimators, "[model]", base))
 
 

@@ -1,0 +1,353 @@
+"""``cellgap generate``: fit a generator of cells, draw from it, take cells elsewhere, top up rare types."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from cellgap.cli._say import note, show, warn
+from cellgap.errors import ConfigError, StorageError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellgap.generate import FittedCFGen
+
+app = App(name="generate", help="Draw cells with chosen attributes as raw counts.")
+
+EXAMPLE = """\
+# A run file of cellgap: `cellgap generate fit run.toml`. Paths are relative to this file.
+
+[data]
+path = "atlas.h5ad"             # cells by genes: .h5ad file or .zarr folder
+
+[design]
+context = ["cell_type"]         # what cells are; a screen names its treatment, control and dose as well
+donor = "donor"
+counts = "X"                    # where the raw counts are: "X", or the name of a layer
+
+[split]                         # what the generator must not see
+kind = "in_distribution"        # or leave_one_domain_out, or everything
+test = 0.2
+
+[model]
+kind = "CFGen"
+attributes = ["cell_type", "donor"]
+
+[model.space]
+kind = "Autoencoder"
+dim = 50
+
+[run]
+folder = "generator"
+seed = 0
+"""
+
+Values = Annotated[tuple[str, ...], Parameter(name="--with", negative="")]
+
+
+@app.command
+def fit(
+    run_file: Path | None = None,
+    /,
+    *,
+    folder: Path | None = None,
+    changes: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+    example: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Fit a generator as a run file says; the same command continues a run that was stopped.
+
+    Parameters
+    ----------
+    run_file
+        TOML file with the sections data, design, split, model and run.
+    folder
+        Where to keep the run; replaces the folder of the file.
+    changes
+        Replace values of the file: --set model.training.loop.n_steps=500.
+    quiet
+        Say nothing but errors.
+    example
+        Print a run file to start from, and do nothing else.
+    """
+    from cellgap.cli._fit import fit_run
+    from cellgap.cli._run_file import read_run_file
+
+    if example:
+        print(EXAMPLE, end="")
+        return 0
+    if run_file is None:
+        raise ConfigError("fit needs a run file; `cellgap generate fit --example` prints one.")
+    run = read_run_file(run_file, changes, folder)
+    if run.model["kind"] != "CFGen":
+        raise ConfigError(f"[model] kind {run.model['kind']!r} is no generator: take 'CFGen', or `cellgap fit`.")
+    fitted: Any = fit_run(run, quiet=quiet)
+    if fitted is None:
+        if not quiet:
+            note(f"interrupted; the work is kept in {run.folder}: run the same command again to continue.")
+        return 130
+    if not quiet:
+        for gap in fitted.gaps():
+            show(str(gap))
+        show(_told(fitted), f"model: {run.folder}", f"next:  cellgap generate sample {run.folder} --n 1000")
+    return 0
+
+
+@app.command
+def sample(
+    run: Path,
+    /,
+    *,
+    n: int,
+    values: Values = (),
+    guidance: str = "1",
+    n_steps: int | None = None,
+    seed: int = 0,
+    out: Path = Path("generated.h5ad"),
+) -> int:
+    """Write new cells with the attributes that are asked for, as raw counts.
+
+    Parameters
+    ----------
+    run
+        Folder of a fitted generator.
+    n
+        Number of cells.
+    values
+        Attributes: --with cell_type="CD14 Mono" --with donor=d3; others are drawn as in the training cells.
+    guidance
+        A weight, or "calibrated".
+    n_steps
+        Of the integration.
+    seed
+        Of everything that is drawn.
+    out
+        The file to write, .h5ad.
+    """
+    import jax.random as jr
+
+    fitted = opened(run)
+    check_out(out)
+    made = fitted.sample(
+        n, key=jr.key(seed), guidance=_guidance(guidance), sampler=_sampler(fitted, n_steps), **pairs(values)
+    )
+    unseen = int((~made.obs["seen"]).sum())
+    if unseen:
+        warn(f"{unseen:,} cells have a combination of attributes that no training cell has.")
+    return _written(made, out)
+
+
+@app.command
+def translate(
+    run: Path,
+    data: Path,
+    /,
+    *,
+    values: Values,
+    guidance: str = "1",
+    n_steps: int | None = None,
+    seed: int = 0,
+    out: Path = Path("translated.h5ad"),
+) -> int:
+    """Write measured cells as they would be with other values of some attributes: another batch, another donor.
+
+    Parameters
+    ----------
+    run
+        Folder of a fitted generator.
+    data
+        The cells, .h5ad.
+    values
+        The attributes to change: --with donor=d1.
+    guidance, n_steps, seed
+        As in sample.
+    out
+        The file to write, .h5ad.
+    """
+    import jax.random as jr
+
+    fitted = opened(run)
+    check_out(out)
+    cells = _read(data)
+    sampler = _sampler(fitted, n_steps)
+    made = fitted.translate(cells, key=jr.key(seed), guidance=_guidance(guidance), sampler=sampler, **pairs(values))
+    return _written(made, out)
+
+
+@app.command
+def augment(
+    run: Path,
+    data: Path,
+    /,
+    *,
+    label: str,
+    per_class: int,
+    guidance: str = "1",
+    seed: int = 0,
+    out: Path = Path("augmented.h5ad"),
+) -> int:
+    """Write measured cells, and generated ones for every category that has too few.
+
+    Parameters
+    ----------
+    run
+        Folder of a fitted generator.
+    data
+        The cells, .h5ad.
+    label
+        The attribute whose categories are topped up.
+    per_class
+        Cells that every category has at least.
+    guidance, seed
+        As in sample.
+    out
+        The file to write, .h5ad.
+    """
+    import jax.random as jr
+
+    from cellgap.generate import augment as topped_up
+
+    fitted = opened(run)
+    check_out(out)
+    more = topped_up(
+        fitted, _read(data), label=label, per_class=per_class, key=jr.key(seed), guidance=_guidance(guidance)
+    )
+    show(f"{int(more.obs['generated'].sum()):,} generated cells below {int((~more.obs['generated']).sum()):,}")
+    return _written(more, out)
+
+
+@app.command
+def calibrate(
+    run: Path,
+    data: Path | None = None,
+    /,
+    *,
+    attribute: str | None = None,
+    seed: int = 0,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Print which weight of guidance, and between which times, gives the cells closest to held-out ones.
+
+    Parameters
+    ----------
+    run
+        Folder of a fitted generator.
+    data
+        Held-out cells, .h5ad; by default those that the run's split holds out.
+    attribute
+        Whose weight; by default the first.
+    seed
+        Of the noise.
+    as_json
+        Print JSON instead of a table.
+    """
+    import jax.random as jr
+
+    from cellgap.generate import calibrate_guidance
+
+    fitted = opened(run)
+    cells = _held_out(run) if data is None else _read(data)
+    found = calibrate_guidance(fitted, cells, attribute, key=jr.key(seed))
+    if as_json:
+        best = {"weight": found.guidance.weight, "window": list(found.guidance.window)}
+        print(json.dumps({"best": best, "cells": found.categories, "table": found.table.to_dict("records")}, indent=1))
+        return 0
+    show(found.table.head(15).round(4).to_string(index=False))
+    weight, (start, end) = found.guidance.weight, found.guidance.window
+    when = "" if weight == 1 else f" between the times {start:g} and {end:g}"
+    show(f"best: weight {weight:g}{when}, by {sum(found.categories.values()):,} held-out cells")
+    return 0
+
+
+def opened(run: Path) -> "FittedCFGen":
+    """Return the generator in a folder.
+
+    Raises
+    ------
+    StorageError
+        The folder holds no model, or another one.
+    """
+    from cellgap.generate import FittedCFGen
+    from cellgap.storage import load
+
+    fitted = load(run)
+    if not isinstance(fitted, FittedCFGen):
+        raise StorageError(f"{run} holds a saved {type(fitted).__name__}, not a generator: `cellgap generate fit`.")
+    return fitted
+
+
+def pairs(values: Sequence[str]) -> dict[str, Any]:
+    """Return ``name=value`` texts as a mapping.
+
+    Raises
+    ------
+    ConfigError
+        A text has no ``=``, or a name comes twice.
+    """
+    found: dict[str, Any] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in found:
+            raise ConfigError(f"--with takes name=value, each name once, found {text!r}.")
+        found[name] = value
+    return found
+
+
+def check_out(out: Path) -> None:
+    """Raise ConfigError where a file to write is no .h5ad."""
+    if out.suffix != ".h5ad":
+        raise ConfigError(f"--out must name an .h5ad file, found {str(out)!r}.")
+
+
+def _guidance(text: str) -> float | str:
+    if text == "calibrated":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f'--guidance is a number or "calibrated", found {text!r}.') from None
+
+
+def _sampler(fitted: "FittedCFGen", n_steps: int | None) -> Any:
+    import dataclasses
+
+    return None if n_steps is None else dataclasses.replace(fitted.sampler, n_steps=n_steps)
+
+
+def _told(fitted: "FittedCFGen") -> str:
+    known = zip(fitted.attributes.names, fitted.attributes.sizes, strict=True)
+    return "attributes: " + ", ".join(f"{name} ({size} values)" for name, size in known)
+
+
+def _read(path: Path) -> "AnnData":
+    from cellgap.study._read import open_study_file
+
+    return open_study_file(path)
+
+
+def _held_out(folder: Path) -> "AnnData":
+    """Return the cells that the split of a run holds out.
+
+    Raises
+    ------
+    ConfigError
+        It holds none out.
+    """
+    from cellgap.cli._run_folder import Run
+    from cellgap.study import Role
+
+    run = Run.open(folder)
+    rows = run.split.cells(Role.TEST, Role.SOURCE, Role.REFERENCE)
+    if not len(rows):
+        raise ConfigError("the split of this run holds no cells out: give held-out cells in a file.")
+    return run.study.adata[rows].to_memory()
+
+
+def _written(cells: "AnnData", out: Path) -> int:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    cells.write_h5ad(out)
+    show(f"{cells.n_obs:,} cells: {out}")
+    return 0
