@@ -14,10 +14,11 @@ PAGES = (
     "docs/encode.md",
     "docs/space.md",
     "docs/transport.md",
+    "docs/generate.md",
     "docs/evaluate.md",
     "docs/scale.md",
 )
-TRAINS = ("README.md", "docs/main.md", "docs/transport.md")
+TRAINS = ("README.md", "docs/main.md", "docs/transport.md", "docs/generate.md")
 
 
 @pytest.mark.parametrize(

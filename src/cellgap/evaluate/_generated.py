@@ -205,7 +205,7 @@ def _forest(a: np.ndarray, b: np.ndarray, seed: int) -> float:
 
     x, y = np.concatenate([a, b]), np.repeat([1, 0], [len(a), len(b)])
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    forest = RandomForestClassifier(200, random_state=seed, n_jobs=1)
+    forest = RandomForestClassifier(100, random_state=seed, n_jobs=1)
     told: Any = cross_val_predict(forest, x, y, cv=folds, method="predict_proba")
     return float(roc_auc_score(y, told[:, 1]))
 

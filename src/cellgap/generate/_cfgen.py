@@ -67,8 +67,8 @@ class CFGen:
     attributes: tuple[str, ...]
     library_by: str | None = None
     depth: bool | None = None
-    width: _Width = 128
-    embedding: _Width = 64
+    width: _Width = 64
+    embedding: _Width = 32
     n_blocks: _Width = 3
     calibrate: bool = True
     training: FlowTraining = FlowTraining()

@@ -51,7 +51,7 @@ class Corrector:
     objective: Objective = "G2"
     solver: CorrectorSolver = "gradient"
     iterations: Annotated[int, Field(ge=0)] = 3
-    rate: Annotated[float, Field(gt=0)] = 0.1
+    rate: Annotated[float, Field(gt=0)] = 0.3
     window: tuple[_Unit, _Unit] = (0.0, 1.0)
     trust: Annotated[float, Field(gt=0)] = 0.5
 
