@@ -127,3 +127,14 @@ def test_mistakes_are_one_sentence(folder, arguments, says, capsys):
 def test_other_commands_say_that_it_is_no_map(folder, capsys):
     assert run("evaluate", folder / "generator") == 2
     assert "not a map" in capsys.readouterr().err
+
+
+def test_the_report_compares_with_what_was_held_out(folder, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert run("generate", "report", folder / "generator", "--by", "donor", "--out", out) == 0
+    said = capsys.readouterr()
+    assert "energy_type" in said.out and "120 held-out cells" in said.err
+    page = out.read_text()
+    assert "Held-out and generated cells of every donor" in page and "sampling gap" in page
+    assert run("generate", "report", folder / "generator", "--by", "age") == 2
+    assert "--by is one of the attributes" in capsys.readouterr().err

@@ -64,8 +64,9 @@ def test_order_does_not_matter_and_genes_are_found_by_name(real, train):
 
 
 def test_published_distances_equal_those_of_other_libraries():
-    import ot
     from sklearn.metrics.pairwise import rbf_kernel
+
+    import ot
 
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(20, 4)), rng.normal(size=(20, 4)) + 0.5
