@@ -61,6 +61,12 @@ GEOMLOSS = Peer(
     probe="import geomloss, pykeops",
     python="python3.11",
 )
+SCVI = Peer(
+    name="scvi",
+    requirements=("scvi-tools==1.4.2", "torch==2.13.0"),
+    variable="CELLGAP_SCVI_PYTHON",
+    probe="import scvi; assert scvi.__version__ == '1.4.2'",
+)
 
 
 def _has(python: str | Path, peer: Peer) -> bool:

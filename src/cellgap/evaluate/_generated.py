@@ -76,8 +76,9 @@ def generated_scores(
 
     Notes
     -----
-    Distances are taken in 30 principal components of the held-out cells (2,000 variable genes, totals 10,000,
-    ``log(1 + x)``), from which generated cells are subtracted the same gene means.
+    Distances are taken in 30 principal components of the real cells (2,000 variable genes, totals 10,000,
+    ``log(1 + x)``), from which generated cells are subtracted the same gene means. Held-out and training cells make the
+    axes together: those of a few hundred held-out cells alone would follow their noise, which no other cell has.
     """
     genes = _common_genes(generated, real, train)
     made, there, before = (_dense(a, lay, genes) for a, lay in ((generated, None), (real, layer), (train, layer)))
@@ -92,7 +93,7 @@ def generated_scores(
         raise DataError(f"{by} {missing[0]!r} has no training cells to compare with.")
     rng = np.random.default_rng(seed)
     twins = _twins(labels[1], labels[2], rng)
-    project = _projection(there)
+    project = _projection(np.concatenate([there, before]))
     reference = (there, labels[1], project(there))
     classify = _classifier(project(before), labels[2])
     columns = {
