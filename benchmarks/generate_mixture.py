@@ -36,13 +36,13 @@ from children import table
 WEIGHTS = (1.0, 1.5, 2.0, 3.0, 5.0)
 LEAK, INFLATION = 0.15, 1.25
 FIRST = 10  # problems 0 to 4 were looked at while the default rate of the corrector was chosen
-EULER = Sampler(solver="euler")
+EULER = Sampler(solver="euler", n_steps=20)
 SAMPLERS = {
     "plain": EULER,
-    "RK4": Sampler(solver="rk4"),
-    "corrector G1": Sampler(solver="euler", corrector=Corrector(objective="G1")),
-    "corrector G2": Sampler(solver="euler", corrector=Corrector()),
-    "corrector G2, rate 0.1": Sampler(solver="euler", corrector=Corrector(rate=0.1)),
+    "RK4": Sampler(solver="rk4", n_steps=20),
+    "corrector G1": Sampler(solver="euler", n_steps=20, corrector=Corrector(objective="G1")),
+    "corrector G2": Sampler(solver="euler", n_steps=20, corrector=Corrector()),
+    "corrector G2, rate 0.1": Sampler(solver="euler", n_steps=20, corrector=Corrector(rate=0.1)),
 }
 SHORT = Sampler(solver="euler", n_steps=8, corrector=Corrector(iterations=1))
 CHOSEN = {"calibrated interval": EULER, "calibrated interval + corrector G2": SHORT}

@@ -25,6 +25,7 @@ from cellgap.generate import (
     augment,
     calibrate_guidance,
 )
+from cellgap.generate._calibrate import interval
 from cellgap.generate._network import LatentField
 from cellgap.generate._train_field import LatentCells, _partners, matching_errors, told_attributes
 from cellgap.study import Role
@@ -69,7 +70,7 @@ def test_what_a_sample_is(fitted):
     assert sp.issparse(made.X) and made.X.dtype == np.int32 and made.X.min() >= 0
     assert list(made.var_names) == list(fitted.space.genes) and made.obs_names.is_unique
     assert made.obsm["X_cellgap"].shape == (70, 6)
-    assert made.uns["cellgap"]["evaluations"] == 40 and made.uns["cellgap"]["model"] == "CFGen"
+    assert made.uns["cellgap"]["evaluations"] == 20 and made.uns["cellgap"]["model"] == "CFGen"
     assert set(made.obs["donor"]) == set(DONORS), "what is not asked for is drawn as in the training cells"
     expression = fitted.sample(5, key=jr.key(1), type="B", output="expression")
     assert expression.X.dtype == np.float32
@@ -149,16 +150,20 @@ def test_combinations_that_were_never_seen_are_composed_and_flagged():
     gain = {(k, d): np.abs(profile(made) - profile(real(whole, k, d))).sum() for k in TYPES for d in DONORS}
     assert min(gain, key=gain.get) == ("T", "d2")
     # Three fields, composed: none, and each of two attributes.
-    assert made.uns["cellgap"]["evaluations"] == 3 * 40
+    assert made.uns["cellgap"]["evaluations"] == 3 * 20
 
 
 def test_guidance_by_name_by_cell_and_calibrated(fitted):
     by_name = fitted.sample(40, key=jr.key(1), type="B", donor="d1", guidance={"type": 2.0})
     by_cell = fitted.sample(40, key=jr.key(1), type="B", donor="d1", weights=np.tile([2.0, 1.0], (40, 1)))
     np.testing.assert_array_equal(by_name.obsm["X_cellgap"], by_cell.obsm["X_cellgap"])
-    assert by_name.uns["cellgap"]["evaluations"] == 4 * 40
+    assert by_name.uns["cellgap"]["evaluations"] == 4 * 20
     assert fitted.calibrated is not None
-    one, two = (fitted.sample(40, key=jr.key(1), type="B", guidance=g) for g in ("calibrated", fitted.calibrated))
+    # What was chosen is for the first attribute alone.
+    forced = dataclasses.replace(fitted, calibrated=interval(2.0, (0.2, 0.6)))
+    weights = np.tile([2.0, 1.0], (40, 1))
+    one = forced.sample(40, key=jr.key(1), type="B", guidance="calibrated")
+    two = fitted.sample(40, key=jr.key(1), type="B", guidance=interval(1.0, (0.2, 0.6)), weights=weights)
     np.testing.assert_array_equal(one.obsm["X_cellgap"], two.obsm["X_cellgap"])
     corrected = fitted.sample(
         20, key=jr.key(1), type="B", guidance=2.0, sampler=Sampler(solver="euler", n_steps=10, corrector=Corrector())

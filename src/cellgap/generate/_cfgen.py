@@ -27,7 +27,7 @@ from cellgap.space import AbstractSpace, Autoencoder
 from cellgap.study import Role, Split, Study, split
 from cellgap.train import Loop, run_fingerprint
 
-_MOST_VALID, _CALIBRATED, _COARSE = 2048, 1024, 10
+_MOST_VALID, _CALIBRATED, _COARSE = 2048, 1024, 6
 _Width = Annotated[int, Field(ge=1)]
 
 

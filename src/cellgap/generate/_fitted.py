@@ -69,7 +69,8 @@ class FittedCFGen(eqx.Module):
     sampler
         How cells are integrated by default.
     calibrated
-        Guidance that is closest to held-out cells, as chosen at the fit; None where there were too few of them.
+        Guidance of the first attribute that is closest to held-out cells, as chosen at the fit; None where there were
+        too few of them.
     history, best_step, stopped
         Of training; see `cellgap.train.FitResult`.
     measured_gaps
@@ -315,6 +316,10 @@ class FittedCFGen(eqx.Module):
                     "weight, or calibrate_guidance on other cells."
                 )
             given = self.calibrated
+            if weights is None:
+                # It was chosen for the first attribute, with the others as they are.
+                weights = np.ones((n, k), np.float32)
+                weights[:, 0] = given.weight
         if isinstance(given, Guidance):
             return given, weights
         if isinstance(given, Mapping):
