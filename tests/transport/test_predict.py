@@ -210,8 +210,11 @@ def test_the_seed_and_the_condition_choose_the_noise(counted):
 
     first = residual(drugs[0], 0)
     np.testing.assert_array_equal(first, residual(drugs[0], 0))
-    assert abs(np.corrcoef(first, residual(drugs[0], 1))[0, 1]) < 0.2
-    assert abs(np.corrcoef(first, residual(drugs[1], 0))[0, 1]) < 0.2
+    # A few large counts decide one correlation (its standard deviation is 0.23), so the mean of several is asked.
+    seeds = range(16)
+    for drug, step in ((drugs[0], 1), (drugs[1], 0)):
+        pairs = [(residual(drugs[0], s), residual(drug, s + step)) for s in seeds]
+        assert abs(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs])) < 0.2
 
 
 def test_counts_that_nothing_moves_are_those_measured(counted):
