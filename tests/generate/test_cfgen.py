@@ -286,6 +286,17 @@ def test_an_untold_attribute_changes_nothing():
     assert np.abs(field(z, t, labels, known) - field(z, t, labels.at[:, 0].set(2), known)).max() > 1e-3
 
 
+def test_what_combinations_are_told_once_is_what_cells_are_told_one_by_one():
+    """Many cells at one time share the layers of their attributes; with a time each they do not."""
+    field = LatentField(4, (3, 2), width=8, embedding=6, n_blocks=2, depth=False, key=jr.key(0))
+    field = jax.tree.map(lambda leaf: leaf + 0.1, field)
+    n = 200
+    z, labels = jr.normal(jr.key(1), (n, 4)), jnp.stack([jr.randint(jr.key(2), (n,), 0, 3), jnp.arange(n) % 2], 1)
+    known = jr.bernoulli(jr.key(3), 0.5, (n, 2))
+    shared, single = (field(z, jnp.full(k, 0.3), labels, known) for k in (1, n))
+    np.testing.assert_allclose(shared, single, rtol=1e-5, atol=1e-5)
+
+
 def test_the_error_is_zero_for_the_velocity_of_the_path():
     """A field that knows where the path ends: u = z_1 - (1 - sigma) eps, with no division near t = 1."""
     z1, noise = jr.normal(jr.key(0), (6, 3)), jr.normal(jr.key(1), (6, 3))
