@@ -208,6 +208,8 @@ def test_rare_types_are_topped_up(fitted, split):
         ({"tipe": "T"}, ConditionError, "no attribute 'tipe': did you mean 'type'"),
         ({"type": ["T", "B"]}, ConditionError, "2 values for 5 cells"),
         ({"guidance": {"age": 2.0}}, ConfigError, "names 'age'"),
+        ({"guidance": {"type": -2.0}}, ConfigError, "weight"),
+        ({"weights": np.full((5, 2), -1.0)}, ConfigError, "smallest -1"),
         ({"guidance": "best"}, ConfigError, '"calibrated", found'),
         ({"guidance": -1.0}, ConfigError, "weight"),
         ({"weights": np.ones((5, 1))}, ConfigError, r"shape \(5, 2\)"),
@@ -225,6 +227,10 @@ def test_wrong_cells_and_settings_are_refused(fitted, split):
     cells = split.study.adata[:5].copy()
     with pytest.raises(ConfigError, match="needs an attribute to change"):
         fitted.translate(cells, key=jr.key(0))
+    with pytest.raises(DataError, match="no cells to translate"):
+        fitted.translate(cells[:0], key=jr.key(0), donor="d1")
+    with pytest.raises(DataError, match="no cells to augment"):
+        augment(fitted, cells[:0], label="type", per_class=5, key=jr.key(0))
     cells.obs["type"] = "new"
     with pytest.raises(ConditionError, match="'new' is not among"):
         fitted.translate(cells, key=jr.key(0), donor="d1")

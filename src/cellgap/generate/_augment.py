@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from jaxtyping import PRNGKeyArray
 
-from cellgap.errors import ConfigError
+from cellgap.errors import ConfigError, DataError
 from cellgap.generate._guidance import Guidance
 
 
@@ -47,7 +47,7 @@ def augment(
     ConfigError
         The label is no attribute, or `per_class` is below 1.
     DataError, ConditionError
-        Genes, columns or values are not the model's.
+        Genes, columns or values are not the model's, or there are no cells.
 
     Notes
     -----
@@ -61,6 +61,8 @@ def augment(
         raise ConfigError(f"augment needs an attribute of the model as label: one of {', '.join(names)}.")
     if isinstance(per_class, bool) or not isinstance(per_class, int | np.integer) or per_class < 1:
         raise ConfigError(f"per_class is a whole number of at least 1, found {per_class!r}.")
+    if adata.n_obs == 0:
+        raise DataError("there are no cells to augment: the table given has 0 rows.")
     labels = model.attributes.labels(pd.DataFrame(adata.obs))
     known = model.attributes.categories[names.index(label)]
     have = np.bincount(labels[:, names.index(label)], minlength=len(known))

@@ -188,13 +188,15 @@ class FittedCFGen(eqx.Module):
         ConditionError
             An attribute or value is unknown, or a cell has a value that was not seen in training.
         DataError
-            Genes or columns are missing.
+            Genes or columns are missing, or there are no cells.
         ConfigError
             There is nothing to change, or a setting is wrong.
         """
         check_output(output)
         if not values:
             raise ConfigError(f"translate needs an attribute to change: one of {', '.join(self.attributes.names)}.")
+        if adata.n_obs == 0:
+            raise DataError("there are no cells to translate: the table given has 0 rows.")
         labels = self.attributes.labels(pd.DataFrame(adata.obs))
         target = self.attributes.asked(len(labels), values, np.random.default_rng(0))
         keep = [k for k, name in enumerate(self.attributes.names) if name not in values]
@@ -305,8 +307,11 @@ class FittedCFGen(eqx.Module):
         k = len(self.attributes.names)
         if weights is not None:
             weights = np.asarray(weights, np.float32)
-            if weights.shape != (n, k) or not np.isfinite(weights).all():
-                raise ConfigError(f"weights must be finite numbers of shape ({n}, {k}), found {weights.shape}.")
+            if weights.shape != (n, k) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+                raise ConfigError(
+                    f"weights must be finite numbers of at least 0 of shape ({n}, {k}), found {weights.shape}"
+                    + (f", smallest {weights.min():g}." if weights.size else ".")
+                )
         if isinstance(given, str):
             if given != "calibrated":
                 raise ConfigError(f'guidance is a weight, weights by name, Guidance, or "calibrated", found {given!r}.')
@@ -327,8 +332,9 @@ class FittedCFGen(eqx.Module):
             if unknown:
                 names = ", ".join(self.attributes.names)
                 raise ConfigError(f"guidance names {unknown[0]!r}, which is none of {names}.")
-            row = np.asarray([float(given.get(name, 1.0)) for name in self.attributes.names], np.float32)
-            return Guidance(), np.broadcast_to(row, (n, k)) if weights is None else weights
+            # Every weight is checked as one of its own would be.
+            row = [Guidance(weight=float(given.get(name, 1.0))).weight for name in self.attributes.names]
+            return Guidance(), np.broadcast_to(np.asarray(row, np.float32), (n, k)) if weights is None else weights
         return Guidance(weight=float(given)), weights
 
     def gaps(self) -> tuple[Gap, ...]:

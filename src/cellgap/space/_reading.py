@@ -84,4 +84,4 @@ def counts_of(adata: AnnData, layer: str | None, genes: Sequence[str]) -> sp.csr
         The layer is missing.
     """
     blocks = [sp.csr_matrix(block) for _, block in blocks_of(adata, layer, genes, np.arange(adata.n_obs))]
-    return sp.csr_matrix(sp.vstack(blocks))
+    return sp.csr_matrix(sp.vstack(blocks)) if blocks else sp.csr_matrix((0, len(genes)))
