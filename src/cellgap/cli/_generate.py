@@ -289,75 +289,17 @@ def report(
     out
         The file to write; by default report.html in the run's folder.
     """
+    from cellgap.cli._generate_report import report_data
     from cellgap.report import write_generation_report
 
     fitted = opened(run)
     by = fitted.attributes.names[0] if by is None else by
     if by not in fitted.attributes.names:
         raise ConfigError(f"--by is one of the attributes: {', '.join(fitted.attributes.names)}; found {by!r}.")
-    data = _report_data(run, fitted, by, _guidance(guidance), seed, n_cells)
+    data = report_data(run, fitted, by, _guidance(guidance), seed, n_cells)
     path = write_generation_report(data, out or run / "report.html")
     show(data.scores.round(4).to_string(), f"report: {path}")
     return 0
-
-
-def _report_data(run: Path, fitted: "FittedCFGen", by: str, guidance: float | str, seed: int, n_cells: int) -> Any:
-    """Return what the page shows: held-out cells, and one generated cell with the attributes of each."""
-    import jax.random as jr
-    import numpy as np
-    import pandas as pd
-
-    from cellgap.cli._report_data import history_table, readable
-    from cellgap.cli._run_folder import Run
-    from cellgap.evaluate import generated_scores
-    from cellgap.report import GenerationData
-    from cellgap.space import counts_of
-    from cellgap.study import Role
-
-    opened_run = Run.open(run)
-    split, study = opened_run.split, opened_run.study
-    held = split.cells(Role.TEST, Role.SOURCE, Role.REFERENCE)
-    if not len(held):
-        raise ConfigError("the split of this run holds no cells out: there is nothing to compare with.")
-    known = fitted.attributes.known(study.obs.iloc[held])
-    note(f"{len(held):,} held-out cells" + ("" if known.all() else f", {int((~known).sum()):,} of unknown attributes"))
-    held = held[known]
-    rng = np.random.default_rng(seed)
-    if len(held) > n_cells:
-        held = np.sort(rng.choice(held, n_cells, replace=False))
-    train = split.cells(Role.TRAIN, Role.VALID)
-    if len(train) > 4 * n_cells:
-        train = np.sort(rng.choice(train, 4 * n_cells, replace=False))
-    real, trained = (study.adata[rows].to_memory() for rows in (held, train))
-    obs = fitted.attributes.frame(fitted.attributes.labels(pd.DataFrame(real.obs)))
-    values: dict[str, Any] = {name: obs[name].astype(str).tolist() for name in fitted.attributes.names}
-    library = np.asarray(counts_of(real, fitted.space.layer, fitted.space.genes).sum(axis=1)).ravel()
-    made = fitted.sample(real.n_obs, key=jr.key(seed), guidance=guidance, **values)
-    for cells in (real, trained):
-        numbers = fitted.attributes.labels(pd.DataFrame(cells.obs))
-        cells.obs[by] = fitted.attributes.frame(numbers)[by].astype(str).to_numpy()
-    layer = fitted.space.layer
-    scores = generated_scores(made, real, trained, by=by, layer=layer, seed=seed)
-    counts: Any = made.X
-    found = fitted.calibrated
-    told = ""
-    if found is not None:
-        start, end = found.window
-        chosen = "none" if found.weight == 1 else f"weight {found.weight:g} between the times {start:g} and {end:g}"
-        told = f"Guidance chosen on the validation cells of the fit: {chosen}; the weight here: {guidance}."
-    return GenerationData(
-        title=f"Generated cells: {opened_run.data.stem}",
-        subtitle=f"{len(held):,} held-out cells ({split.kind}), mean total {library.mean():,.0f}",
-        real=counts_of(real, layer, fitted.space.genes).toarray(),
-        generated=counts.toarray(),
-        labels=values[by],
-        by=by,
-        scores=scores,
-        history=history_table(fitted.history).rename(columns={"energy distance, held-out cells": "held-out loss"}),
-        gaps=fitted.gaps(),
-        guidance=told,
-        settings=readable(opened_run.settings),
-    )
 
 
 def opened(run: Path) -> "FittedCFGen":

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from cellgap import __version__
 from cellgap.errors import StorageError
@@ -18,6 +16,7 @@ from cellgap.report._curves import history_pictures
 from cellgap.report._density import fit_projection
 from cellgap.report._draw import GRID, MEASURED, MUTED, PREDICTED, SMALL, dots, drawing, linear, panel, subpanel, to_svg
 from cellgap.report._picture import Picture
+from cellgap.report._template import environment, style
 from cellgap.report._words import flatten, number, shorten
 
 _DOTS = 500
@@ -81,24 +80,15 @@ def write_generation_report(data: GenerationData, path: str | Path) -> Path:
     target = Path(path)
     if target.is_dir():
         raise StorageError(f"The report needs the name of a file, but {str(target)!r} is a folder. Add a name.")
-    environment = Environment(
-        loader=PackageLoader("cellgap.report", "page"),
-        autoescape=True,  # every name on the page comes from a user
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = lambda picture: Markup(picture.svg)
-    loader = environment.loader
-    assert loader is not None
+    templates = environment()
     with drawing():
         whole = (_cells(data), *_whole_cells(data))
         genes = _genes(data)
         history = history_pictures(data.history)
-    page = environment.get_template("generation.html").render(
+    page = templates.get_template("generation.html").render(
         data=data,
         version=__version__,
-        css=Markup(loader.get_source(environment, "report.css")[0]),
+        css=style(templates),
         lead=_lead(data),
         pictures=whole,
         genes=genes,

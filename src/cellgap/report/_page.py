@@ -1,11 +1,7 @@
 """One page out of one `ReportData`: figures and rows are made here, words and order are the template's."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from cellgap import __version__
 from cellgap.errors import StorageError
@@ -18,6 +14,7 @@ from cellgap.report._rankings import conditions_picture, headline_picture, metri
 from cellgap.report._scores import LEADING, Scores, scores, spread
 from cellgap.report._suite import suite_table
 from cellgap.report._tables import condition_table, glossary, plain_rows, role_totals, summary_tables
+from cellgap.report._template import environment, style
 from cellgap.report._verdict import verdict
 from cellgap.report._words import fixed, flatten, metric_text, number
 
@@ -68,17 +65,7 @@ def write_report(data: ReportData, path: str | Path) -> Path:
 
 
 def _page(data: ReportData) -> str:
-    environment = Environment(
-        loader=PackageLoader("cellgap.report", "page"),
-        autoescape=True,  # every name on the page comes from a user
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = lambda picture: Markup(picture.svg)
-    environment.filters["breaks"] = _breaks
-    loader = environment.loader
-    assert loader is not None
+    templates = environment()
     known = scores(data)
     with drawing():
         conditions = _conditions(data, known)
@@ -89,10 +76,10 @@ def _page(data: ReportData) -> str:
             "metric_pictures": metric_pictures(known, data.scale_zero, data.scale_one),
             "conditions_picture": conditions_picture(known),
         }
-    return environment.get_template("report.html").render(
+    return templates.get_template("report.html").render(
         data=data,
         version=__version__,
-        css=Markup(loader.get_source(environment, "report.css")[0]),
+        css=style(templates),
         verdict=verdict(data, known),
         headline_label=metric_text(known.headline[0]).label if known.headline else "",
         summary_tables=summary_tables(known),
@@ -110,11 +97,6 @@ def _page(data: ReportData) -> str:
         number=number,
         **parts,
     )
-
-
-def _breaks(name: str) -> Markup:
-    """Return `name` escaped, allowed to break after the marks that join the parts of a condition."""
-    return Markup(re.sub(r"([@+|_/:])", r"\1<wbr>", str(escape(name))))
 
 
 def _conditions(data: ReportData, known: Scores) -> tuple[ConditionPart, ...]:
