@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tomllib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import tomli_w
 from small_atlas import DONORS, MODEL, QUICK, TYPES, atlas
 
 import cellgap as cg
@@ -28,6 +30,7 @@ from cellgap.generate import (
 from cellgap.generate._calibrate import interval
 from cellgap.generate._network import LatentField
 from cellgap.generate._train_field import LatentCells, _partners, matching_errors, told_attributes
+from cellgap.settings import from_dict, to_dict
 from cellgap.study import Role
 
 
@@ -340,8 +343,8 @@ def test_the_published_recipe():
     assert (how.loop.n_steps, how.batch_size, how.learning_rate, how.ema) == (1500 * 33, 64, 1e-4, 0.0)
     assert (how.told, how.told_by, how.sigma) == ((0.2, 0.8, 0.0), "batch", 1e-4)
     assert (model.sampler.solver, model.sampler.tolerance) == ("dopri5", 1e-5)
-    text = cg.settings.to_dict(model) if hasattr(cg, "settings") else None
-    assert text is None or cg.settings.from_dict(text) == model
+    for one in (model, MODEL):
+        assert from_dict(tomllib.loads(tomli_w.dumps(to_dict(one)))) == one
 
 
 def test_totals_may_be_told_to_the_flow():
