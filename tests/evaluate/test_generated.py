@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 from scipy.spatial.distance import cdist
 
-from cellgap.errors import DataError
+from cellgap.errors import ConfigError, DataError
 from cellgap.evaluate import GENERATED_METRICS, generated_scores
 from cellgap.evaluate._generated import _forest, _mmd, _twins, _w2
 
@@ -100,3 +100,30 @@ def test_what_cannot_be_compared_is_refused(real, train):
         generated_scores(made, real[:, 1:], train, by="type")
     with pytest.raises(DataError, match="'b' has no training cells"):
         generated_scores(made, real, train[:120], by="type")
+
+
+def test_axes_of_cells_that_are_compared_follow_their_noise():
+    """Few cells, many genes, no structure but types: new draws of the law look worse than training cells, unless the
+    axes are new to both."""
+    rng = np.random.default_rng(0)
+    share = rng.gamma(1.0, size=(2, 300)) + 0.1
+
+    def drawn(n: int) -> AnnData:
+        x = rng.poisson(np.repeat(share / share.sum(1, keepdims=True), n, 0) * 500).astype(np.float32)
+        obs = pd.DataFrame({"type": np.repeat(["a", "b"], n)}, index=[f"c{i}" for i in range(2 * n)])
+        return AnnData(x, obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(300)]))
+
+    held, train, new = drawn(30), drawn(60), drawn(30)
+    excess = {
+        axes: generated_scores(new, held, train, by="type", axes=axes).loc["energy_type", "excess"]
+        for axes in ("fresh", "all", "held_out")
+    }
+    floor = generated_scores(new, held, train, by="type", axes="held_out").loc["energy_type", "floor"]
+    assert abs(excess["fresh"]) < 0.1
+    assert excess["all"] > 0.2
+    assert floor > 0.5
+
+
+def test_unknown_axes_are_refused(real, train):
+    with pytest.raises(ConfigError, match='"fresh", "all" or "held_out"'):
+        generated_scores(cells(80, 2), real, train, by="type", axes="mine")

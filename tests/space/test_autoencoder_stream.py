@@ -11,7 +11,7 @@ from test_autoencoder_space import SMALL
 
 from cellgap.nn import AutoencoderNet
 from cellgap.space._calibrate_autoencoder import features_of
-from cellgap.space._train_autoencoder import Cells, host_arrays, train_autoencoder
+from cellgap.space._train_autoencoder import Cells, Reading, Recipe, host_cells, train_autoencoder
 from cellgap.study import Role, Study, split
 from cellgap.study._simulate import simulate_screen
 from cellgap.train import Loop, draw_without_replacement
@@ -37,7 +37,9 @@ def test_streamed_training_is_training_on_the_device_given_the_same_batches():
     rng = np.random.default_rng(0)
     counts, held_out = rng.poisson(2.0, (200, 12)).astype(np.int16) + 1, rng.poisson(2.0, (30, 12)).astype(np.int16) + 1
     net = AutoencoderNet(12, 12, 3, hidden=(8,), norm="layer", activation="elu", log_theta=jnp.zeros(12), key=jr.key(0))
-    recipe = dataclasses.replace(SMALL, batch_size=16)._recipe(1e4)
+    small = dataclasses.replace(SMALL, batch_size=16)
+    recipe = Recipe(**{name: getattr(small, name) for name in Recipe._fields})
+    reading = Reading("nb", "lognorm", 1e4)
 
     @jax.jit
     def drawn(i):
@@ -48,10 +50,10 @@ def test_streamed_training_is_training_on_the_device_given_the_same_batches():
 
         def read(self, start: int, stop: int):
             rows = np.stack([drawn(i) for i in range(start, stop)])
-            return jax.tree.map(lambda x: x[rows], host_arrays(counts))
+            return jax.tree.map(lambda x: x[rows], host_cells(counts))
 
     done = [
-        train_autoencoder(net, cells, Cells.of(held_out), recipe, LOOP, key=jr.key(1))
+        train_autoencoder(net, cells, Cells.of(held_out), reading, recipe, LOOP, key=jr.key(1))
         for cells in (Cells.of(counts), Replayed())
     ]
     equal(done[0].state, done[1].state)

@@ -13,6 +13,7 @@ from cellgap.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from mudata import MuData
 
     from cellgap.generate import FittedCFGen
 
@@ -22,7 +23,7 @@ EXAMPLE = """\
 # A run file of cellgap: `cellgap generate fit run.toml`. Paths are relative to this file.
 
 [data]
-path = "atlas.h5ad"             # cells by genes: .h5ad file or .zarr folder
+path = "atlas.h5ad"             # cells by genes: .h5ad, .zarr, or .h5mu for several modalities
 
 [design]
 context = ["cell_type"]         # what cells are; a screen names its treatment, control and dose as well
@@ -38,7 +39,7 @@ kind = "CFGen"
 attributes = ["cell_type", "donor"]
 
 [model.space]
-kind = "Autoencoder"
+kind = "Autoencoder"            # JointAutoencoder for several modalities
 dim = 50
 
 [run]
@@ -46,6 +47,7 @@ folder = "generator"
 seed = 0
 """
 
+Seed = Annotated[int, Parameter(validator=Number(gte=0))]
 Values = Annotated[tuple[str, ...], Parameter(name="--with", negative="")]
 
 
@@ -106,8 +108,8 @@ def sample(
     values: Values = (),
     guidance: str = "1",
     n_steps: int | None = None,
-    seed: int = 0,
-    out: Path = Path("generated.h5ad"),
+    seed: Seed = 0,
+    out: Path | None = None,
 ) -> int:
     """Write new cells with the attributes that are asked for, as raw counts.
 
@@ -126,16 +128,16 @@ def sample(
     seed
         Of everything that is drawn.
     out
-        The file to write, .h5ad.
+        The file to write: .h5ad, or .h5mu where the generator has several modalities.
     """
     import jax.random as jr
 
     fitted = opened(run)
-    check_out(out)
+    out = target(fitted, out, "generated")
     made = fitted.sample(
         n, key=jr.key(seed), guidance=_guidance(guidance), sampler=_sampler(fitted, n_steps), **pairs(values)
     )
-    unseen = int((~made.obs["seen"]).sum())
+    unseen = int((~made.obs["seen"].to_numpy(bool)).sum())
     if unseen:
         warn(f"{unseen:,} cells have a combination of attributes that no training cell has.")
     return _written(made, out)
@@ -150,8 +152,8 @@ def translate(
     values: Values,
     guidance: str = "1",
     n_steps: int | None = None,
-    seed: int = 0,
-    out: Path = Path("translated.h5ad"),
+    seed: Seed = 0,
+    out: Path | None = None,
 ) -> int:
     """Write measured cells as they would be with other values of some attributes: another batch, another donor.
 
@@ -160,18 +162,18 @@ def translate(
     run
         Folder of a fitted generator.
     data
-        The cells, .h5ad.
+        The cells, .h5ad or .h5mu.
     values
         The attributes to change: --with donor=d1.
     guidance, n_steps, seed
         As in sample.
     out
-        The file to write, .h5ad.
+        The file to write: .h5ad, or .h5mu where the generator has several modalities.
     """
     import jax.random as jr
 
     fitted = opened(run)
-    check_out(out)
+    out = target(fitted, out, "translated")
     cells = _read(data)
     sampler = _sampler(fitted, n_steps)
     made = fitted.translate(cells, key=jr.key(seed), guidance=_guidance(guidance), sampler=sampler, **pairs(values))
@@ -187,8 +189,8 @@ def augment(
     label: str,
     per_class: int,
     guidance: str = "1",
-    seed: int = 0,
-    out: Path = Path("augmented.h5ad"),
+    seed: Seed = 0,
+    out: Path | None = None,
 ) -> int:
     """Write measured cells, and generated ones for every category that has too few.
 
@@ -197,7 +199,7 @@ def augment(
     run
         Folder of a fitted generator.
     data
-        The cells, .h5ad.
+        The cells, .h5ad or .h5mu.
     label
         The attribute whose categories are topped up.
     per_class
@@ -205,18 +207,19 @@ def augment(
     guidance, seed
         As in sample.
     out
-        The file to write, .h5ad.
+        The file to write: .h5ad, or .h5mu where the generator has several modalities.
     """
     import jax.random as jr
 
     from cellgap.generate import augment as topped_up
 
     fitted = opened(run)
-    check_out(out)
+    out = target(fitted, out, "augmented")
     more = topped_up(
         fitted, _read(data), label=label, per_class=per_class, key=jr.key(seed), guidance=_guidance(guidance)
     )
-    show(f"{int(more.obs['generated'].sum()):,} generated cells below {int((~more.obs['generated']).sum()):,}")
+    made = more.obs["generated"].to_numpy(bool)
+    show(f"{int(made.sum()):,} generated cells below {int((~made).sum()):,}")
     return _written(more, out)
 
 
@@ -227,7 +230,7 @@ def calibrate(
     /,
     *,
     attribute: str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Print which weight of guidance, and between which times, gives the cells closest to held-out ones.
@@ -237,7 +240,7 @@ def calibrate(
     run
         Folder of a fitted generator.
     data
-        Held-out cells, .h5ad; by default those that the run's split holds out.
+        Held-out cells, .h5ad or .h5mu; by default those that the run's split holds out.
     attribute
         Whose weight; by default the first.
     seed
@@ -270,7 +273,7 @@ def report(
     *,
     by: str | None = None,
     guidance: str = "1",
-    seed: int = 0,
+    seed: Seed = 0,
     n_cells: Annotated[int, Parameter(validator=Number(gte=20))] = 2000,
     out: Path | None = None,
 ) -> int:
@@ -336,10 +339,19 @@ def pairs(values: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def check_out(out: Path) -> None:
-    """Raise ConfigError where a file to write is no .h5ad."""
-    if out.suffix != ".h5ad":
-        raise ConfigError(f"--out must name an .h5ad file, found {str(out)!r}.")
+def target(fitted: "FittedCFGen", out: Path | None, name: str) -> Path:
+    """Return the file to write cells to.
+
+    Raises
+    ------
+    ConfigError
+        It is not of the kind that holds the cells of this generator.
+    """
+    kind = ".h5ad" if fitted.space.modalities is None else ".h5mu"
+    out = Path(name + kind) if out is None else out
+    if out.suffix != kind:
+        raise ConfigError(f"--out must name an {kind} file, found {str(out)!r}.")
+    return out
 
 
 def _guidance(text: str) -> float | str:
@@ -386,8 +398,9 @@ def _held_out(folder: Path) -> "AnnData":
     return run.study.adata[rows].to_memory()
 
 
-def _written(cells: "AnnData", out: Path) -> int:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    cells.write_h5ad(out)
+def _written(cells: "AnnData | MuData", out: Path) -> int:
+    from cellgap.study import write_cells
+
+    write_cells(cells, out)
     show(f"{cells.n_obs:,} cells: {out}")
     return 0

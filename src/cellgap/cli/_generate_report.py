@@ -7,8 +7,12 @@ from cellgap.cli._say import note
 from cellgap.errors import ConfigError
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from cellgap.generate import FittedCFGen
-    from cellgap.report import GenerationData
+    from cellgap.report import GenerationData, OtherModality
+
+    Cells = tuple[AnnData, ...]
 
 
 def report_data(
@@ -39,8 +43,8 @@ def report_data(
     from cellgap.cli._report_data import history_table, readable
     from cellgap.cli._run_folder import Run
     from cellgap.evaluate import generated_scores
+    from cellgap.generate import as_table
     from cellgap.report import GenerationData
-    from cellgap.space import counts_of
     from cellgap.study import Role
 
     opened_run = Run.open(run)
@@ -60,14 +64,18 @@ def report_data(
     real, trained = (study.adata[rows].to_memory() for rows in (held, train))
     obs = fitted.attributes.frame(fitted.attributes.labels(pd.DataFrame(real.obs)))
     values: dict[str, Any] = {name: obs[name].astype(str).tolist() for name in fitted.attributes.names}
-    library = np.asarray(counts_of(real, fitted.space.layer, fitted.space.genes).sum(axis=1)).ravel()
-    made = fitted.sample(real.n_obs, key=jr.key(seed), guidance=guidance, **values)
+    made = as_table(fitted.sample(real.n_obs, key=jr.key(seed), guidance=guidance, **values))
     for cells in (real, trained):
         numbers = fitted.attributes.labels(pd.DataFrame(cells.obs))
         cells.obs[by] = fitted.attributes.frame(numbers)[by].astype(str).to_numpy()
     layer = fitted.space.layer
-    scores = generated_scores(made, real, trained, by=by, layer=layer, seed=seed)
-    counts: Any = made.X
+    views = {
+        name: tuple(_part(t, genes, layer) for t in (made, real, trained)) for name, genes in fitted.space.by_modality()
+    }
+    main, *others = views
+    scores = generated_scores(*views[main], by=by, seed=seed)
+    counts, wanted = (_values(cells) for cells in views[main][:2])
+    library = np.asarray(wanted.sum(axis=1)).ravel()
     found = fitted.calibrated
     told = ""
     if found is not None:
@@ -77,7 +85,7 @@ def report_data(
     return GenerationData(
         title=f"Generated cells: {opened_run.data.stem}",
         subtitle=f"{len(held):,} held-out cells ({split.kind}), mean total {library.mean():,.0f}",
-        real=counts_of(real, layer, fitted.space.genes).toarray(),
+        real=wanted.toarray(),
         generated=counts.toarray(),
         labels=values[by],
         by=by,
@@ -86,4 +94,31 @@ def report_data(
         gaps=fitted.gaps(),
         guidance=told,
         settings=readable(opened_run.settings),
+        others=tuple(_other(name, views[main], views[name], by, seed) for name in others),
     )
+
+
+def _values(cells: "AnnData") -> Any:
+    return cells.X
+
+
+def _part(cells: Any, genes: list[str], layer: str | None) -> "AnnData":
+    from anndata import AnnData
+
+    from cellgap.space import counts_of
+
+    chosen = counts_of(cells, layer if layer in cells.layers else None, genes)
+    return AnnData(chosen.astype("float32"), obs=cells.obs.copy(), var=cells[:, genes].var[[]].copy())
+
+
+def _other(name: str, counts: "Cells", cells: "Cells", by: str, seed: int) -> "OtherModality":
+    """Return what the page shows of a further modality."""
+    import numpy as np
+
+    from cellgap.evaluate import accessibility_scores, paired_scores
+    from cellgap.report import OtherModality
+
+    there = [np.asarray((_values(c) > 0).mean(axis=0)).ravel() for c in cells[:2]]
+    scores = accessibility_scores(cells[0], cells[1], cells[2], by=by, seed=seed)
+    pairs: Any = zip(counts, cells, strict=True)
+    return OtherModality(name, there[1], there[0], scores, paired_scores(*pairs, by=by))

@@ -80,7 +80,9 @@ def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -
             raise ConfigError(f"{where} ({kind}) has no setting {name!r}: {hint}")
         nested = _members() if (kind, name) == ("Ensemble", "model") else _kinds_of(hints[name])
         path = f"{where} {name}"
-        if nested and isinstance(value, list):
+        if nested and isinstance(value, list) and typing.get_origin(hints[name]) is tuple:
+            result[name] = [_completed(item, nested, path, base) for item in value]
+        elif nested and isinstance(value, list):
             if name not in _JOINED:
                 raise ConfigError(f"{path} must be a table, found a list.")
             joined = [_completed(item, nested, path, base) for item in value]
@@ -127,7 +129,9 @@ def _kinds_of(hint: Any) -> dict[str, type]:
         )
         return {cls.__name__: cls for cls in (*by_treatment, encode.Context, encode.ContextTable)}
     if hint is space.AbstractSpace:
-        return {cls.__name__: cls for cls in (space.PCA, space.Genes, space.Autoencoder)}
+        return {cls.__name__: cls for cls in (space.PCA, space.Genes, space.Autoencoder, space.JointAutoencoder)}
+    if typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
     return {hint.__name__: hint} if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
 
 

@@ -15,6 +15,7 @@ from cellgap.evaluate._count_panels import CountPanel, count_panels, export_coun
 from cellgap.evaluate._evaluate import evaluate
 from cellgap.evaluate._evaluation import Comparison, Evaluation
 from cellgap.evaluate._generated import GENERATED_METRICS, generated_scores
+from cellgap.evaluate._multimodal import ACCESSIBILITY_METRICS, PAIRED_METRICS, accessibility_scores, paired_scores
 from cellgap.evaluate._populations import Population, Populations
 from cellgap.evaluate._predictors import Predictor, standard_baselines
 from cellgap.evaluate._published import PUBLISHED_METRICS, published_metrics, published_protocol
@@ -22,7 +23,9 @@ from cellgap.evaluate._scale import merit, scale
 from cellgap.evaluate._suite import SuiteResult, vcc2026
 
 __all__ = [
+    "ACCESSIBILITY_METRICS",
     "GENERATED_METRICS",
+    "PAIRED_METRICS",
     "PUBLISHED_METRICS",
     "Comparison",
     "CountPanel",
@@ -32,6 +35,7 @@ __all__ = [
     "Populations",
     "Predictor",
     "SuiteResult",
+    "accessibility_scores",
     "count_panels",
     "evaluate",
     "export_counts",
@@ -40,6 +44,7 @@ __all__ = [
     "merit",
     "metrics",
     "paired_bootstrap",
+    "paired_scores",
     "published_metrics",
     "published_protocol",
     "scale",

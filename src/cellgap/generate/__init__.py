@@ -6,7 +6,7 @@ from cellgap.generate._calibrate import Calibration, calibrate, calibrate_guidan
 from cellgap.generate._cfgen import CFGen
 from cellgap.generate._corrector import Corrector
 from cellgap.generate._field import AbstractField, Told
-from cellgap.generate._fitted import FittedCFGen, Latent
+from cellgap.generate._fitted import FittedCFGen, Latent, as_table
 from cellgap.generate._guidance import Guidance, Guided, guide
 from cellgap.generate._library import LibraryModel
 from cellgap.generate._mixture import CompositeMixture, GaussianMixture, reference_mixture
@@ -32,6 +32,7 @@ __all__ = [
     "Path",
     "Sampler",
     "Told",
+    "as_table",
     "augment",
     "calibrate",
     "calibrate_guidance",

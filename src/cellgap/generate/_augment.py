@@ -1,7 +1,7 @@
 """Rare categories topped up with generated cells."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata
 import numpy as np
@@ -10,18 +10,24 @@ from anndata import AnnData
 from jaxtyping import PRNGKeyArray
 
 from cellgap.errors import ConfigError, DataError
+from cellgap.generate._fitted import as_table
 from cellgap.generate._guidance import Guidance
+from cellgap.study import parted
+from cellgap.study._modalities import MODALITY
+
+if TYPE_CHECKING:
+    from mudata import MuData
 
 
 def augment(
     model: Any,
-    adata: AnnData,
+    adata: "AnnData | MuData",
     *,
     label: str,
     per_class: int,
     key: PRNGKeyArray,
     guidance: float | Mapping[str, float] | Guidance | str = 1.0,
-) -> AnnData:
+) -> "AnnData | MuData":
     """Return measured cells and, for every category with fewer than `per_class`, generated ones below them.
 
     Parameters
@@ -40,7 +46,8 @@ def augment(
     Returns
     -------
     AnnData
-        Counts of the model's genes (CSR of int32); ``obs``: the attributes and ``generated``.
+        Counts of the model's genes (CSR of int32); ``obs``: the attributes and ``generated``. A MuData where the model
+        has several modalities.
 
     Raises
     ------
@@ -56,6 +63,7 @@ def augment(
     """
     from cellgap.space import counts_of
 
+    adata = as_table(adata)
     names = model.attributes.names
     if label not in names:
         raise ConfigError(f"augment needs an attribute of the model as label: one of {', '.join(names)}.")
@@ -70,11 +78,16 @@ def augment(
     counts = counts_of(adata, model.space.layer, model.space.genes).astype(np.int32)
     obs = model.attributes.frame(labels).set_axis(adata.obs_names)
     var = pd.DataFrame(index=pd.Index([str(g) for g in model.space.genes]))
+    modalities = model.space.modalities
+    if modalities is not None:
+        var[MODALITY] = list(modalities)
     real = AnnData(counts, obs=obs.assign(generated=False), var=var)
     if not wanted:
-        return real
-    made = model.sample(len(wanted), key=key, guidance=guidance, **{label: wanted})
+        return real if modalities is None else parted(real)
+    made: Any = as_table(model.sample(len(wanted), key=key, guidance=guidance, **{label: wanted}))
     made.obs = pd.DataFrame(made.obs)[list(names)].assign(generated=True)
     made.obs_names = pd.Index([f"generated{i}" for i in range(made.n_obs)])
-    del made.obsm["X_cellgap"]
-    return anndata.concat([real, made])
+    made.obsm.pop("X_cellgap", None)
+    both = anndata.concat([real, made])
+    both.var = real.var
+    return both if modalities is None else parted(both)

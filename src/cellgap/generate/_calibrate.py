@@ -2,18 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.random as jr
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from jaxtyping import Float, Int, PRNGKeyArray
 from scipy.spatial.distance import cdist, pdist
 
 from cellgap.errors import ConfigError, DataError
+from cellgap.generate._fitted import as_table
 from cellgap.generate._guidance import Guidance
 from cellgap.generate._sampler import Sampler
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
 
 WEIGHTS = (1.25, 1.5, 2.0, 3.0, 5.0)
 _EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -67,7 +71,7 @@ def interval(weight: float, window: tuple[float, float] = (0.0, 1.0)) -> Guidanc
 
 def calibrate_guidance(
     model: Any,
-    adata: AnnData,
+    adata: "AnnData | MuData",
     attribute: str | None = None,
     *,
     key: PRNGKeyArray,
@@ -107,6 +111,7 @@ def calibrate_guidance(
     attribute = names[0] if attribute is None else attribute
     if attribute not in names:
         raise ConfigError(f"there is no attribute {attribute!r}: take one of {', '.join(names)}.")
+    adata = as_table(adata)
     rows = np.arange(adata.n_obs)
     if len(rows) > n_cells:
         rows = np.sort(np.random.default_rng(0).choice(rows, n_cells, replace=False))
@@ -137,7 +142,7 @@ def of_latents(
 ) -> Calibration:
     """Return the calibration on standardized codes with these attributes; see `calibrate_guidance`."""
     noise = np.asarray(jr.normal(key, z.shape))
-    totals = np.exp(model.library.mean[labels[:, model.library.attribute]])
+    totals = model.library.typical(labels)
 
     def draw(guidance: Guidance) -> np.ndarray:
         weight = np.ones(labels.shape, np.float32)

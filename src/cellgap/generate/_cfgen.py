@@ -15,7 +15,7 @@ from pydantic import Field
 from cellgap.errors import ConfigError, DataError
 from cellgap.generate._attributes import Attributes
 from cellgap.generate._calibrate import FEW_WINDOWS, WEIGHTS, of_latents
-from cellgap.generate._fitted import FittedCFGen, library_of
+from cellgap.generate._fitted import FittedCFGen
 from cellgap.generate._gaps import sampling_gaps
 from cellgap.generate._guidance import Guidance
 from cellgap.generate._library import LibraryModel
@@ -23,7 +23,7 @@ from cellgap.generate._network import LatentField
 from cellgap.generate._sampler import Sampler
 from cellgap.generate._train_field import FlowTraining, LatentCells, train_field
 from cellgap.settings import settings
-from cellgap.space import AbstractSpace, Autoencoder
+from cellgap.space import AbstractFittedSpace, AbstractSpace, Autoencoder, CountNoise, noises_by
 from cellgap.study import Role, Split, Study, split
 from cellgap.train import Loop, run_fingerprint
 
@@ -43,6 +43,8 @@ class CFGen:
         Columns of ``obs``: cell type, donor, batch, treatment.
     library_by
         The attribute by which totals of cells differ; None is the first.
+    theta_by
+        An attribute whose categories have dispersions of their own, as far as their cells say; None: one a gene.
     depth
         Whether the flow reads the total of a cell. None: where codes know it (``Autoencoder(inputs="log1p")``); drawing
         both independently would mix the composition of one depth with the total of another.
@@ -66,6 +68,7 @@ class CFGen:
     space: AbstractSpace
     attributes: tuple[str, ...]
     library_by: str | None = None
+    theta_by: str | None = None
     depth: bool | None = None
     width: _Width = 64
     embedding: _Width = 32
@@ -77,8 +80,10 @@ class CFGen:
     def __post_init__(self) -> None:
         if not self.attributes or len(set(self.attributes)) < len(self.attributes):
             raise ConfigError(f"CFGen(attributes=...) are one or more different columns, found {self.attributes!r}.")
-        if self.library_by is not None and self.library_by not in self.attributes:
-            raise ConfigError(f"CFGen(library_by={self.library_by!r}) is not among the attributes {self.attributes!r}.")
+        for name in ("library_by", "theta_by"):
+            value = getattr(self, name)
+            if value is not None and value not in self.attributes:
+                raise ConfigError(f"CFGen({name}={value!r}) is not among the attributes {self.attributes!r}.")
 
     @classmethod
     def reference(cls, attributes: tuple[str, ...], *, epochs: int = 1500, cells: int, **changes: Any) -> "CFGen":
@@ -122,7 +127,7 @@ class CFGen:
 
     def fit(
         self,
-        study: Study | Split,
+        study: "Study | Split",
         *,
         key: PRNGKeyArray,
         folder: str | Path | None = None,
@@ -164,11 +169,11 @@ class CFGen:
             )
         z = np.asarray(space.encode(divided.study.adata, rows), np.float32)
         center, spread = z.mean(0), np.maximum(z.std(0), 1e-6)
-        library = library_of(space, divided.study.adata, rows)
+        library = space.totals(divided.study.adata, rows)
         labels = attributes.labels(obs.iloc[rows])
         by = self.attributes.index(self.library_by or self.attributes[0])
-        model = LibraryModel.of(library, labels[:, by], attributes.sizes[by], by)
-        reads_depth = getattr(space, "inputs", "lognorm") == "log1p" if self.depth is None else self.depth
+        model = LibraryModel.of(library, labels[:, by], attributes.sizes[by], by, space.libraries)
+        reads_depth = self._reads_depth(space)
 
         def cells(z: np.ndarray, labels: np.ndarray, library: np.ndarray) -> LatentCells:
             depth = jnp.asarray(model.scaled(library)) if reads_depth else None
@@ -180,7 +185,7 @@ class CFGen:
                 held = held[np.linspace(0, len(held) - 1, _MOST_VALID).astype(int)]
             there = np.asarray(space.encode(divided.study.adata, held), np.float32)
             known = attributes.labels(obs.iloc[held])
-            valid = cells(there, known, library_of(space, divided.study.adata, held))
+            valid = cells(there, known, space.totals(divided.study.adata, held))
         key_net, key_run = jr.split(key)
         train = cells(z, labels, library)
         result = train_field(
@@ -207,10 +212,36 @@ class CFGen:
             best_step=result.best_step,
             stopped=result.stopped,
             measured_gaps=(),
+            noises=self._noises(divided, space, attributes, labels),
         )
         if valid is not None and self.calibrate:
             fitted = dataclasses.replace(fitted, calibrated=self._calibrated(fitted, valid))
         return dataclasses.replace(fitted, measured_gaps=sampling_gaps(fitted, train, valid))
+
+    def _reads_depth(self, space: AbstractFittedSpace) -> bool:
+        if self.depth is not None:
+            if self.depth and not space.libraries:
+                raise ConfigError("CFGen(depth=True) needs a modality whose cells have totals: all are binary here.")
+            return self.depth
+        knows = getattr(space, "inputs", None) or next((p.inputs for p in getattr(space, "parts", ())), "lognorm")
+        return knows == "log1p" and bool(space.libraries)
+
+    def _noises(
+        self, divided: Split, space: AbstractFittedSpace, attributes: Attributes, labels: np.ndarray
+    ) -> tuple[int, tuple[CountNoise, ...]] | None:
+        """Return the count noise of every category of the attribute `theta_by`."""
+        if self.theta_by is None:
+            return None
+        if space.noise is None:
+            raise ConfigError("CFGen(theta_by=...) needs a space of one modality.")
+        by = attributes.names.index(self.theta_by)
+        rows = divided.cells(Role.TRAIN)
+
+        def shares(cells: np.ndarray) -> np.ndarray:
+            return space.rates(space.encode(divided.study.adata, cells))
+
+        noises = noises_by(divided, space, shares, rows, labels[:, by], attributes.sizes[by])
+        return by, noises
 
     def _calibrated(self, fitted: FittedCFGen, valid: LatentCells) -> Guidance | None:
         """Return the guidance of the first attribute that is best by held-out cells; None where there are too few."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -23,8 +23,13 @@ from cellgap.generate._guidance import Guidance, guide
 from cellgap.generate._library import LibraryModel
 from cellgap.generate._network import LatentField
 from cellgap.generate._sampler import Path, Sampler, flow
-from cellgap.space import AbstractFittedSpace, counts_of
+from cellgap.space import AbstractFittedSpace, CountNoise
 from cellgap.storage import storable
+from cellgap.study import is_mudata, joined, parted
+from cellgap.study._modalities import MODALITY
+
+if TYPE_CHECKING:
+    from mudata import MuData
 
 _BLOCK = 2048
 _SMALLEST = 64
@@ -75,6 +80,9 @@ class FittedCFGen(eqx.Module):
         Of training; see `cellgap.train.FitResult`.
     measured_gaps
         See `gaps`.
+    noises
+        Number of an attribute, and how expected shares become counts in each of its categories; None: as the space
+        says.
     """
 
     name: str
@@ -90,6 +98,7 @@ class FittedCFGen(eqx.Module):
     best_step: int
     stopped: str
     measured_gaps: tuple[Gap, ...]
+    noises: tuple[int, tuple[CountNoise, ...]] | None = None
 
     def sample(
         self,
@@ -102,7 +111,7 @@ class FittedCFGen(eqx.Module):
         library: Sequence[float] | np.ndarray | None = None,
         output: str = "counts",
         **values: str | Sequence[str],
-    ) -> AnnData:
+    ) -> "AnnData | MuData":
         """Return new cells with the attributes that are asked for.
 
         Parameters
@@ -118,7 +127,8 @@ class FittedCFGen(eqx.Module):
         sampler
             Solver, steps and corrector; None takes the model's.
         library
-            Totals of cells; None draws them.
+            Totals of cells, one a cell or one for all (a column each for several modalities with totals); None draws
+            them.
         output
             "counts": raw counts (CSR of int32). "expression": the space's gene space. "latent": codes only.
         **values
@@ -130,7 +140,7 @@ class FittedCFGen(eqx.Module):
         AnnData
             ``obs``: the attributes, ``library``, and ``seen``: whether the combination was among the training cells;
             ``obsm["X_cellgap"]``: codes; ``uns["cellgap"]``: model, guidance, evaluations of the field a cell,
-            versions.
+            versions. A MuData where the space has several modalities.
 
         Raises
         ------
@@ -148,21 +158,36 @@ class FittedCFGen(eqx.Module):
         if library is None:
             totals = self.library.draw(labels, generator(key_library))
         else:
-            totals = np.broadcast_to(np.asarray(library, np.float64), (len(labels),))
+            totals = self._given_totals(library, len(labels))
         noise = jr.normal(key_noise, (len(labels), self.field.dim))
         latent = self.move(noise, labels, totals, guidance=how, weights=per_cell, sampler=sampler)
-        return self.cells(latent, labels, totals, output=output, seed=seed_of(key_counts), guidance=how)
+        return self._shown(self.cells(latent, labels, totals, output=output, seed=seed_of(key_counts), guidance=how))
+
+    def _given_totals(self, library: Sequence[float] | np.ndarray, n: int) -> Float[np.ndarray, "n m"]:
+        """Return totals that a user gave, (n, totals)."""
+        given, m = np.asarray(library, np.float64), len(self.library.names)
+        if given.ndim == 1 and (m == 1 or len(given) != m):
+            given = given[:, None]
+        if given.ndim > 2 or given.shape[-1:] not in ((), (1,), (m,)) or (given.ndim == 2 and len(given) not in (1, n)):
+            raise ConfigError(f"library needs one total for each of {n} cells ({', '.join(self.library.names)}).")
+        if not np.isfinite(given).all() or (given < 0).any():
+            raise ConfigError("library must hold finite totals of at least 0.")
+        return np.broadcast_to(given, (n, m))
+
+    def _shown(self, cells: AnnData) -> "AnnData | MuData":
+        """Return cells as the user's kind of table: a MuData where there are several modalities."""
+        return parted(cells) if self.space.modalities is not None else cells
 
     def translate(
         self,
-        adata: AnnData,
+        adata: "AnnData | MuData",
         *,
         key: PRNGKeyArray,
         guidance: float | Mapping[str, float] | Guidance | str = 1.0,
         sampler: Sampler | None = None,
         output: str = "counts",
         **values: str | Sequence[str],
-    ) -> AnnData:
+    ) -> "AnnData | MuData":
         """Return measured cells as they would be with other values of some attributes: batch correction, for one.
 
         The flow is run backward with the attributes that cells have, and forward with those that are asked for; each
@@ -193,6 +218,7 @@ class FittedCFGen(eqx.Module):
             There is nothing to change, or a setting is wrong.
         """
         check_output(output)
+        adata = as_table(adata)
         if not values:
             raise ConfigError(f"translate needs an attribute to change: one of {', '.join(self.attributes.names)}.")
         if adata.n_obs == 0:
@@ -202,7 +228,7 @@ class FittedCFGen(eqx.Module):
         keep = [k for k, name in enumerate(self.attributes.names) if name not in values]
         target[:, keep] = labels[:, keep]
         how, _ = self._guidance(guidance, None, len(labels))
-        z, totals = self.encode(adata), library_of(self.space, adata)
+        z, totals = self.encode(adata), self.space.totals(adata)
         back = self.move(z, labels, totals, guidance=how, sampler=sampler, backward=True)
         there = self.move(back.z, target, totals, guidance=how, sampler=sampler)
         out = self.cells(there, target, totals, output=output, seed=seed_of(key), guidance=how)
@@ -210,17 +236,18 @@ class FittedCFGen(eqx.Module):
         out.obs = own.join(pd.DataFrame(out.obs).set_axis(own.index))
         out.obsm["X_cellgap_source"] = z * self.spread + self.center
         out.obsm["X_cellgap_noise"] = back.z
-        return out
+        return self._shown(out)
 
-    def encode(self, adata: AnnData) -> Float[np.ndarray, "n d"]:
+    def encode(self, adata: "AnnData | MuData") -> Float[np.ndarray, "n d"]:
         """Return the standardized codes of measured cells."""
+        adata = as_table(adata)
         return (np.asarray(self.space.encode(adata), np.float32) - self.center) / self.spread
 
     def move(
         self,
         z: Float[Array, "n d"] | Float[np.ndarray, "n d"],
         labels: Int[np.ndarray, "n k"],
-        library: Float[np.ndarray, " n"],
+        library: Float[np.ndarray, "n m"],
         *,
         guidance: Guidance | None = None,
         weights: Float[np.ndarray, "n k"] | None = None,
@@ -273,25 +300,30 @@ class FittedCFGen(eqx.Module):
         self,
         latent: Latent,
         labels: Int[np.ndarray, "n k"],
-        library: Float[np.ndarray, " n"],
+        library: Float[np.ndarray, "n m"],
         *,
         output: str,
         seed: int,
         guidance: Guidance,
     ) -> AnnData:
-        """Return latent cells as an AnnData; see `sample`."""
+        """Return latent cells as an AnnData, several modalities side by side; see `sample`."""
         codes = latent.z * self.spread + self.center
         if not np.isfinite(codes).all():
             raise DataError("generated cells are not finite: lower the guidance, or take more steps.")
         if output == "counts":
-            x: Any = self.space.counts(codes, library, seed=seed)
+            x: Any = self._counts(codes, labels, library, seed)
         elif output == "expression":
             x = self.space.decode(codes)
         else:
             x = sp.csr_matrix((len(codes), len(self.space.genes)), dtype=np.float32)
         obs = self.attributes.frame(labels)
-        obs["library"], obs["seen"] = library, self.attributes.is_seen(labels)
-        out = AnnData(X=x, obs=obs, var=pd.DataFrame(index=pd.Index([str(g) for g in self.space.genes])))
+        for k, name in enumerate(self.library.names):
+            obs[name] = library[:, k]
+        obs["seen"] = self.attributes.is_seen(labels)
+        var = pd.DataFrame(index=pd.Index([str(g) for g in self.space.genes]))
+        if (of := self.space.modalities) is not None:
+            var[MODALITY] = list(of)
+        out = AnnData(X=x, obs=obs, var=var)
         out.obsm["X_cellgap"] = codes
         out.uns["cellgap"] = {
             "model": self.name,
@@ -300,6 +332,23 @@ class FittedCFGen(eqx.Module):
             "versions": storage.versions(),
         }
         return out
+
+    def _counts(self, codes: np.ndarray, labels: np.ndarray, library: np.ndarray, seed: int) -> sp.csr_matrix:
+        """Return counts, with the noise of the category of each cell where there is one."""
+        if self.noises is None:
+            return self.space.counts(codes, library, seed=seed)
+        attribute, noises = self.noises
+        category, parts = labels[:, attribute], []
+        order = np.argsort(category, kind="stable")
+        for c in np.unique(category):
+            rows = np.flatnonzero(category == c)
+            space = eqx.tree_at(lambda s: s.noise, self.space, noises[c])
+            own = int(np.random.SeedSequence([seed, int(c)]).generate_state(1)[0])
+            parts.append(space.counts(codes[rows], library[rows], seed=own))
+        if not parts:
+            return self.space.counts(codes, library, seed=seed)
+        drawn: Any = sp.vstack(parts, format="csr")
+        return sp.csr_matrix(drawn[np.argsort(order)])
 
     def _guidance(
         self, given: float | Mapping[str, float] | Guidance | str, weights: np.ndarray | None, n: int
@@ -362,7 +411,16 @@ def seed_of(key: PRNGKeyArray) -> int:
     return int(np.asarray(jr.key_data(key)).astype(np.uint64).ravel() @ np.asarray([1 << 20, 1], np.uint64)) % (1 << 32)
 
 
-def library_of(space: AbstractFittedSpace, adata: AnnData, rows: np.ndarray | None = None) -> Float[np.ndarray, " n"]:
-    """Return the totals of cells over the genes of a space."""
-    cells = adata if rows is None else adata[rows]
-    return np.asarray(counts_of(cells, space.layer, space.genes).sum(axis=1, dtype=np.float64)).ravel()
+def as_table(cells: "AnnData | MuData") -> AnnData:
+    """Return cells as one table: the modalities of a MuData side by side.
+
+    Raises
+    ------
+    DataError
+        They are of another kind, or the modalities have different cells.
+    """
+    if isinstance(cells, AnnData):
+        return cells
+    if not is_mudata(cells):
+        raise DataError(f"cells are given as an AnnData or a MuData, found {type(cells).__name__}.")
+    return joined(cells)

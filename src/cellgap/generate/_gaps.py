@@ -24,7 +24,7 @@ def sampling_gaps(fitted: Any, train: LatentCells, valid: LatentCells | None) ->
     if valid is None or len(valid.z) < _FEWEST:
         return ()
     z, labels = np.asarray(valid.z)[:_CELLS], np.asarray(valid.labels)[:_CELLS]
-    library = np.exp(fitted.library.mean[labels[:, fitted.library.attribute]])
+    library = fitted.library.typical(labels)
     made = fitted.move(jr.normal(jr.key(1), z.shape), labels, library, measure=True)
     rng = np.random.default_rng(0)
     known, there = np.asarray(train.labels), np.asarray(train.z)

@@ -2,6 +2,7 @@
 
 from cellgap.nn._autoencoder import Activation, AutoencoderNet, Norm, Tower, count_nll, trainable
 from cellgap.nn._icnn import ICNN, ConvexActivation, Quadratic, potential_gradient
+from cellgap.nn._joint_autoencoder import JointAutoencoderNet, bernoulli_nll, poisson_nll
 from cellgap.nn._likelihood import nb_log_prob
 from cellgap.nn._mlp import MLP, Linear
 from cellgap.nn._modulation import FiLM, LowRankUpdate
@@ -21,6 +22,7 @@ __all__ = [
     "Conditioning",
     "ConvexActivation",
     "FiLM",
+    "JointAutoencoderNet",
     "Linear",
     "LowRankUpdate",
     "Modulation",
@@ -30,8 +32,10 @@ __all__ = [
     "Quadratic",
     "Tower",
     "VelocityNet",
+    "bernoulli_nll",
     "count_nll",
     "nb_log_prob",
+    "poisson_nll",
     "potential_gradient",
     "time_features",
     "trainable",

@@ -4,13 +4,14 @@ Knows arrays, frames and `Gap` only; who fills a `ReportData` need not have used
 """
 
 from cellgap.report._data import DoseCurve, PopulationView, ReportData
-from cellgap.report._generation import GenerationData, write_generation_report
+from cellgap.report._generation import GenerationData, OtherModality, write_generation_report
 from cellgap.report._page import write_report
 from cellgap.report._scores import shown_conditions
 
 __all__ = [
     "DoseCurve",
     "GenerationData",
+    "OtherModality",
     "PopulationView",
     "ReportData",
     "shown_conditions",

@@ -25,6 +25,29 @@ _TOTAL = 1e4
 
 
 @dataclass(frozen=True, eq=False)
+class OtherModality:
+    """A second kind of measurement of the cells on the page.
+
+    Parameters
+    ----------
+    name
+        Of the modality.
+    real, generated
+        Share of the cells in which each feature is there (a peak is open), held out and generated.
+    scores
+        As in `GenerationData`: ``generated, floor, excess``.
+    paired
+        Whether both modalities are of one cell: ``generated, floor, apart``; see `cellgap.evaluate.paired_scores`.
+    """
+
+    name: str
+    real: Float[np.ndarray, " features"]
+    generated: Float[np.ndarray, " features"]
+    scores: pd.DataFrame
+    paired: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
 class GenerationData:
     """What a page of generated cells shows.
 
@@ -47,6 +70,8 @@ class GenerationData:
         What was found about guidance, in a sentence.
     settings
         Of the run.
+    others
+        Further modalities.
     """
 
     title: str
@@ -60,6 +85,7 @@ class GenerationData:
     gaps: tuple[Gap, ...] = ()
     guidance: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[OtherModality, ...] = ()
 
 
 def write_generation_report(data: GenerationData, path: str | Path) -> Path:
@@ -85,6 +111,7 @@ def write_generation_report(data: GenerationData, path: str | Path) -> Path:
         whole = (_cells(data), *_whole_cells(data))
         genes = _genes(data)
         history = history_pictures(data.history)
+        others = [(o.name, (_rates(o),), _rows(o.scores), _rows(o.paired)) for o in data.others]
     page = templates.get_template("generation.html").render(
         data=data,
         version=__version__,
@@ -93,10 +120,8 @@ def write_generation_report(data: GenerationData, path: str | Path) -> Path:
         pictures=whole,
         genes=genes,
         history=history,
-        scores=[
-            (name, _WORDS.get(str(name), ""), *(number(float(v)) for v in row))
-            for name, row in zip(data.scores.index, data.scores.to_numpy(), strict=True)
-        ],
+        scores=_rows(data.scores),
+        others=others,
         settings=flatten(data.settings),
         number=number,
     )
@@ -117,7 +142,22 @@ _WORDS = {
     "library_w1": "distance of log totals",
     "mean_rmse": "log10 mean of genes",
     "variance_rmse": "log10 variance of genes",
+    "open_rate_rmse": "of the shares of cells in which features are there",
+    "open_rate_correlation": "of the same shares",
+    "open_w1": "distance of the log numbers of features that are there",
+    "cross_correlation": "cosine of the correlations of both modalities to those of held-out cells",
+    "cross_strength": "ratio of their norms",
+    "pair_correlation": "of the coefficients of the strongest pairs of features with those of held-out cells",
+    "pair_slope": "mean coefficient of these pairs over that of held-out cells",
+    "category_correlation": "of means of both modalities over categories",
 }
+
+
+def _rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    return [
+        (str(name), _WORDS.get(str(name), ""), *(number(float(v)) for v in row))
+        for name, row in zip(table.index, table.to_numpy(), strict=True)
+    ]
 
 
 def _lead(data: GenerationData) -> str:
@@ -266,3 +306,20 @@ def _genes(data: GenerationData) -> tuple[Picture, ...]:
     sentence = "Variance against mean of every gene: where generated cells lie above, they are noisier."
     pictures.append(Picture(to_svg(fig, sentence, "mean-variance"), sentence))
     return tuple(pictures)
+
+
+def _rates(other: OtherModality) -> Picture:
+    """Return the share of cells in which each feature is there, generated against held out."""
+    fig, ax = panel(300, 270, left=52, top=14, bottom=46)
+    x, y = other.real, other.generated
+    low, high = _span(x, y)
+    ax.plot([low, high], [low, high], color=GRID, linewidth=1.2)
+    dots(ax, x, y, PREDICTED, size=2.2, alpha=0.4)
+    ax.set_xlim(low, high)
+    ax.set_ylim(low, high)
+    linear(ax.xaxis)
+    linear(ax.yaxis)
+    ax.set_xlabel("share of held-out cells")
+    ax.set_ylabel("share of generated cells")
+    sentence = f"{other.name}: the share of cells in which each of {len(x):,} features is there."
+    return Picture(to_svg(fig, sentence, f"rates-{other.name}"), sentence)

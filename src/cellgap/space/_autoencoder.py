@@ -26,7 +26,7 @@ from cellgap.space._count_noise import SAMPLE_VALUES, DispersionRule, theta_with
 from cellgap.space._genes import Genes, GeneSpace
 from cellgap.space._interface import AbstractSpace
 from cellgap.space._reconstruction import reconstruction_of
-from cellgap.space._train_autoencoder import Cells, Inputs, Likelihood, Recipe, host_arrays, train_autoencoder
+from cellgap.space._train_autoencoder import Cells, Reading, Recipe, host_cells, train_autoencoder
 from cellgap.study import CellBlock, Role, ShuffledReader, Split
 from cellgap.train import Loop, Streamed
 
@@ -98,8 +98,8 @@ class Autoencoder(AbstractSpace):
     dim: Annotated[int, Field(ge=1)] = 50
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (256, 128)
     genes: Genes = Genes()
-    likelihood: Likelihood = "nb"
-    inputs: Inputs = "lognorm"
+    likelihood: Literal["nb", "gaussian"] = "nb"
+    inputs: Literal["lognorm", "log1p"] = "lognorm"
     norm: Norm = "layer"
     activation: Activation = "elu"
     theta_start: Literal["moments", "normal"] = "moments"
@@ -204,7 +204,7 @@ class Autoencoder(AbstractSpace):
                 "Design(counts=...), or use PCA or Genes with another transform."
             )
         genes = self.genes.fit_unscored(split)
-        rows, held_out = self._rows(split)
+        rows, held_out = training_rows(split, self.valid, self.seed)
         if self.dim > min(genes.dim, len(rows)):
             raise ConfigError(
                 f"Autoencoder(dim={self.dim}) needs at least as many genes and training cells, found {genes.dim} genes "
@@ -233,7 +233,8 @@ class Autoencoder(AbstractSpace):
             net,
             cells,
             Cells.of(other),
-            self._recipe(genes.target_sum),
+            Reading(self.likelihood, self.inputs, genes.target_sum),
+            Recipe(**{name: getattr(self, name) for name in Recipe._fields}),
             self._loop(len(rows)),
             key=jr.key(self.seed + 1),
             progress=progress,
@@ -251,23 +252,12 @@ class Autoencoder(AbstractSpace):
             scores |= {"nll": nll, "nll_gene_means": nll_of_gene_means(looked_at, other)}
         return dataclasses.replace(space, scores=scores)
 
-    def _rows(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Return the cells to train on, and those that choose the state to keep."""
-        rows, held_out = split.cells(Role.TRAIN), split.cells(Role.VALID)
-        if len(held_out) == 0:
-            order = np.random.default_rng(self.seed).permutation(len(rows))
-            n = max(1, round(self.valid * len(rows)))
-            rows, held_out = rows[np.sort(order[n:])], rows[np.sort(order[:n])]
-        if len(held_out) > _MOST_VALID:
-            held_out = held_out[np.linspace(0, len(held_out) - 1, _MOST_VALID).astype(int)]
-        return rows, held_out
-
     def _batches(self, split: Split, genes: GeneSpace, rows: np.ndarray) -> Streamed:
         """Return training cells as batches that are read from the study."""
         reader = ShuffledReader(split.study, rows, seed=self.seed)
 
         def prepare(cells: CellBlock):
-            return host_arrays(features_of_block(cells.values, genes))
+            return host_cells(features_of_block(cells.values, genes))
 
         return Streamed(reader, min(self.batch_size, len(rows)), prepare)
 
@@ -279,14 +269,32 @@ class Autoencoder(AbstractSpace):
             return jnp.asarray(np.random.default_rng(self.seed).normal(size=x.shape[1]), jnp.float32)
         return jnp.asarray(np.log(theta_within(x, codes)), jnp.float32)
 
-    def _recipe(self, target_sum: float) -> Recipe:
-        given = {name: getattr(self, name) for name in Recipe._fields if name != "target_sum"}
-        return Recipe(**given, target_sum=target_sum)
-
     def _loop(self, cells: int) -> Loop:
         if self.epochs is None:
             return self.loop
         return dataclasses.replace(self.loop, n_steps=self.epochs * math.ceil(cells / self.batch_size))
+
+
+def training_rows(split: Split, valid: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells to train on, and those that choose the state to keep.
+
+    Parameters
+    ----------
+    split
+        Its validation cells choose, at most 2,048 of them.
+    valid
+        Share of the training cells that do where there are none.
+    seed
+        Of that choice.
+    """
+    rows, held_out = split.cells(Role.TRAIN), split.cells(Role.VALID)
+    if len(held_out) == 0:
+        order = np.random.default_rng(seed).permutation(len(rows))
+        n = max(1, round(valid * len(rows)))
+        rows, held_out = rows[np.sort(order[n:])], rows[np.sort(order[:n])]
+    if len(held_out) > _MOST_VALID:
+        held_out = held_out[np.linspace(0, len(held_out) - 1, _MOST_VALID).astype(int)]
+    return rows, held_out
 
 
 def _sample(cells: int, features: int) -> np.ndarray:

@@ -119,9 +119,16 @@ def _total(counts: Array, log_mu: Array, log_theta: Array) -> Array:
 
 
 def _line(space: AutoencoderSpace, split: Split, rows: np.ndarray) -> Float[np.ndarray, "2 genes"]:
-    """Return offset and slope of measured log-normalized expression on that of expected shares, by least squares."""
-    x = space.log_shares(space.encode(split.study.adata, rows)).astype(np.float64)
-    y = space.measured(split.study.values(rows)).astype(np.float64)
+    """Return offset and slope of measured log-normalized expression on that of expected shares."""
+    x = space.log_shares(space.encode(split.study.adata, rows))
+    return line_through(x, space.measured(split.study.values(rows)))
+
+
+def line_through(
+    x: Float[np.ndarray, "cells genes"], y: Float[np.ndarray, "cells genes"]
+) -> Float[np.ndarray, "2 genes"]:
+    """Return offset and slope of every column of y on that of x, by least squares; no slope is below 0."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
     x -= mean_x
     square = np.einsum("cg,cg->g", x, x)

@@ -77,11 +77,11 @@ class CountNoise(eqx.Module):
             if len(kept):
                 rest = mu[:, kept] * (1 - fresh[kept])
                 drawn[:, kept] += np.floor(rest + rng.random(rest.shape, np.float32)).astype(drawn.dtype)
-            out.append(_sparse(drawn))
+            out.append(sparse_rows(drawn))
         return sp.csr_matrix(sp.vstack(out, format="csr")) if out else sp.csr_matrix(rates.shape, dtype=np.int32)
 
 
-def _sparse(dense: Int[np.ndarray, "cells genes"]) -> sp.csr_matrix:
+def sparse_rows(dense: Int[np.ndarray, "cells genes"]) -> sp.csr_matrix:
     """Return a matrix as CSR; several times faster than the constructor, which goes through coordinates."""
     there = dense != 0
     pointers = np.append(0, np.cumsum(there.sum(axis=1)))
@@ -255,15 +255,22 @@ def draw_counts(
 def _matched(
     x: Float[np.ndarray, "cells genes"], mu: Float[np.ndarray, "cells genes"], codes: Int[np.ndarray, " cells"]
 ) -> tuple[Float[np.ndarray, " genes"], Float[np.ndarray, " genes"]]:
-    groups = _groups(codes)
-    degrees = max(float((groups.n - 1).sum()), 1.0)
-    left = (_within(x, groups) - _within(mu, groups)) / degrees
-    first = mu.mean(axis=0, dtype=np.float64)
-    second = np.einsum("cg,cg->g", mu, mu, dtype=np.float64) / len(mu)
+    left, first, second = residual_variance(x, mu, codes)
     excess = np.maximum(left - first, second / THETA_MAX)
     theta = np.clip(second / np.maximum(excess, 1e-30), THETA_MIN, THETA_MAX)
     fresh = np.clip(left / np.maximum(first, 1e-30), 0.0, 1.0)
     return theta.astype(np.float32), fresh.astype(np.float32)
+
+
+def residual_variance(
+    x: Float[np.ndarray, "cells genes"], mu: Float[np.ndarray, "cells genes"], codes: Int[np.ndarray, " cells"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return ``var(x) - var(mu)`` pooled within groups, and the means of ``mu`` and ``mu^2``, of every gene."""
+    groups = _groups(codes)
+    degrees = max(float((groups.n - 1).sum()), 1.0)
+    left = (_within(x, groups) - _within(mu, groups)) / degrees
+    first = mu.mean(axis=0, dtype=np.float64)
+    return left, first, np.einsum("cg,cg->g", mu, mu, dtype=np.float64) / len(mu)
 
 
 class _Groups(NamedTuple):

@@ -11,6 +11,7 @@ from anndata import AnnData
 from jaxtyping import Float
 
 from cellgap.space._count_noise import CountNoise, draw_counts, known_noise
+from cellgap.space._reading import counts_of
 from cellgap.study import Split
 
 
@@ -96,9 +97,26 @@ class AbstractFittedSpace(eqx.Module):
             The space does not give counts.
         """
 
-    def counts(
-        self, z: Float[np.ndarray, "cells dim"], library: Float[np.ndarray, " cells"], *, seed: int
-    ) -> sp.csr_matrix:
+    @property
+    def modalities(self) -> tuple[str, ...] | None:
+        """Name of the modality of every gene (feature); None where there is one."""
+        return None
+
+    def by_modality(self) -> list[tuple[str, list[str]]]:
+        """Return the names of the modalities with their genes (features); those with counts come first."""
+        return [("counts", list(self.genes))]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the totals that counts are drawn with."""
+        return ("library",)
+
+    def totals(self, adata: AnnData, rows: np.ndarray | None = None) -> Float[np.ndarray, "cells libraries"]:
+        """Return the measured totals of cells, over the genes of the space, in the order of `libraries`."""
+        cells = adata if rows is None else adata[rows]
+        return np.asarray(counts_of(cells, self.layer, self.genes).sum(axis=1, dtype=np.float64)).reshape(-1, 1)
+
+    def counts(self, z: Float[np.ndarray, "cells dim"], library: np.ndarray, *, seed: int) -> sp.csr_matrix:
         """Return raw counts of cells with these codes, (cells, genes), CSR of int32.
 
         Parameters
@@ -106,7 +124,7 @@ class AbstractFittedSpace(eqx.Module):
         z
             Codes.
         library
-            Expected total of every cell over the genes of the space.
+            Expected total of every cell over the genes of the space, (cells,) or (cells, 1).
         seed
             Of the random draw.
 
@@ -115,7 +133,9 @@ class AbstractFittedSpace(eqx.Module):
         DataError
             The space does not give counts, or a total is negative or not finite.
         """
-        return draw_counts(self.rates, known_noise(self.noise), z, library, seed)
+        totals = np.asarray(library)
+        totals = totals[:, 0] if totals.ndim == 2 and totals.shape[1] == 1 else totals
+        return draw_counts(self.rates, known_noise(self.noise), z, totals, seed)
 
 
 class AbstractSpace(ABC):

@@ -7,6 +7,7 @@ from cellgap.study import split
 from cellgap.study._check import Findings, check
 from cellgap.study._condition import Condition
 from cellgap.study._design import Design
+from cellgap.study._modalities import is_mudata, joined, modality_columns, parted, write_cells
 from cellgap.study._reader import CellBlock, ShuffledReader
 from cellgap.study._split import Role, Split
 from cellgap.study._study import Study
@@ -29,9 +30,14 @@ __all__ = [
     "Treatment",
     "check",
     "datasets",
+    "is_mudata",
+    "joined",
+    "modality_columns",
+    "parted",
     "simulate",
     "simulate_latent",
     "split",
+    "write_cells",
 ]
 
 

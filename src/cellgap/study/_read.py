@@ -8,10 +8,11 @@ from anndata import AnnData, read_h5ad, read_zarr
 from anndata.io import read_elem, sparse_dataset
 
 from cellgap.errors import DataError
+from cellgap.study._modalities import joined, package
 
 
 def open_study_file(path: str | Path, *, backed: bool = False) -> AnnData:
-    """Return the AnnData in an ``.h5ad`` file or a ``.zarr`` folder.
+    """Return the AnnData in an ``.h5ad`` file or a ``.zarr`` folder, or the modalities of an ``.h5mu`` file as one.
 
     Parameters
     ----------
@@ -35,6 +36,10 @@ def open_study_file(path: str | Path, *, backed: bool = False) -> AnnData:
         raise DataError(f"{str(path)!r} is an empty file (0 bytes): expected an .h5ad file.")
     if not zarr_store and not h5py.is_hdf5(path):
         raise DataError(f"{str(path)!r} is not an HDF5 file: expected an .h5ad file as AnnData.write_h5ad makes it.")
+    if path.suffix == ".h5mu":
+        if backed:
+            raise DataError(f"{str(path)!r} cannot be left on disk: write it as one AnnData, or read it whole.")
+        return joined(_read_mudata(path))
     try:
         store = _open(path, zarr_store)
         lacking = [name for name in ("obs", "var") if name not in store]
@@ -54,6 +59,19 @@ def open_study_file(path: str | Path, *, backed: bool = False) -> AnnData:
     raise DataError(
         f"{str(path)!r} is not an AnnData: it has no {' and no '.join(lacking)}; write it with AnnData.write_h5ad."
     )
+
+
+def _read_mudata(path: Path) -> Any:
+    mudata = package()
+    try:
+        with mudata.set_options(pull_on_update=False):
+            return mudata.read_h5mu(path)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
+        raise DataError(
+            f"{str(path)!r} cannot be read as a MuData ({type(error).__name__}: {reason}): "
+            "write it again with MuData.write_h5mu."
+        ) from error
 
 
 def _open(path: Path, zarr_store: bool) -> Any:

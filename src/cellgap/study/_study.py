@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,13 @@ from cellgap.study._check import Findings, examine
 from cellgap.study._condition import Condition
 from cellgap.study._design import Design
 from cellgap.study._measurements import matrix_of, take
+from cellgap.study._modalities import is_mudata, joined
 from cellgap.study._read import open_study_file
 from cellgap.study._treatment import Treatment
 from cellgap.study._wording import close_to
+
+if TYPE_CHECKING:
+    from mudata import MuData
 
 
 class Study:
@@ -31,7 +35,8 @@ class Study:
     Parameters
     ----------
     adata
-        Cells by genes.
+        Cells by genes. A MuData, several modalities of the same cells, becomes one table: ``var["modality"]`` says
+        which one each feature is of.
     design
         Which columns mean what.
 
@@ -62,7 +67,9 @@ class Study:
     codes: np.ndarray
     findings: Findings
 
-    def __init__(self, adata: AnnData, design: Design) -> None:
+    def __init__(self, adata: "AnnData | MuData", design: Design) -> None:
+        if is_mudata(adata):
+            adata = joined(adata)
         if not isinstance(adata, AnnData):
             raise DataError(f"Study needs an AnnData, found {type(adata).__name__}; use Study.read(path, design).")
         findings, labels, matrix = examine(adata, design)
@@ -84,12 +91,12 @@ class Study:
 
     @classmethod
     def read(cls, path: str | Path, design: Design, *, backed: bool = False) -> "Study":
-        """Return the study of an h5ad or zarr file.
+        """Return the study of an h5ad, h5mu or zarr file.
 
         Parameters
         ----------
         path
-            File (``.h5ad``) or folder (``.zarr``).
+            File (``.h5ad``, ``.h5mu`` for several modalities) or folder (``.zarr``).
         design
             Which columns mean what.
         backed
