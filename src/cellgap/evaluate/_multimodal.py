@@ -1,7 +1,7 @@
 """Generated cells of two modalities beside held-out ones: accessibility, and whether both are of one cell."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ _HALVES, _COMPONENTS, _PAIRS, _VARIABLE = 4, 10, 200, 1000
 
 ACCESSIBILITY_METRICS = ("energy_type", "energy", "open_rate_rmse", "open_rate_correlation", "open_w1")
 PAIRED_METRICS = ("cross_correlation", "cross_strength", "pair_correlation", "pair_slope", "category_correlation")
+
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 def accessibility_scores(generated: AnnData, real: AnnData, train: AnnData, *, by: str, seed: int = 0) -> pd.DataFrame:
@@ -97,8 +99,9 @@ def paired_scores(
         components of expression with 10 of accessibility, to that of the held-out cells; ``cross_strength``: ratio of
         their norms. ``pair_correlation, pair_slope``: over the 200 pairs of a gene and a peak that correlate most in
         the training cells, correlation of their coefficients with those of the held-out cells, and the mean coefficient
-        over theirs. ``category_correlation``: over categories and the same pairs, correlation of the products of the
-        standardized means of gene and peak with those of the held-out cells; NaN for fewer than three categories.
+        over theirs. ``category_correlation``: the same correlation of the covariances of the means of categories, over
+        the 200 pairs whose means go together most in the training cells (shuffling leaves it); NaN for fewer than three
+        categories. Pairs are of the 1,000 most variable features of each modality.
 
     Raises
     ------
@@ -109,41 +112,82 @@ def paired_scores(
     for gene_cells, peak_cells in (generated, real, train):
         if gene_cells.n_obs != peak_cells.n_obs:
             raise DataError(f"both modalities need the same cells, found {gene_cells.n_obs} and {peak_cells.n_obs}.")
+    made, there, before = (
+        (_logs(x, names[0]), _open(y, names[1]).astype(np.float32)) for x, y in (generated, real, train)
+    )
     labels = [np.asarray(pair[0].obs[by].astype(str)) for pair in (generated, real, train)]
-    pairs = [(_logs(x, names[0]), _open(y, names[1]).astype(np.float32)) for x, y in (generated, real, train)]
     rng = np.random.default_rng(0)
     first, second = halves_of(labels[2], rng)
-    chooses = (pairs[2][0][first], pairs[2][1][first])
-    chooses = (_centred(chooses[0], labels[2][first]), _centred(chooses[1], labels[2][first]))
-    pairs[2], labels[2] = (pairs[2][0][second], pairs[2][1][second]), labels[2][second]
-    within = [(_centred(x, of), _centred(y, of)) for (x, y), of in zip(pairs, labels, strict=True)]
-    axes = tuple(principal_axes(values - values.mean(0))[:, :_COMPONENTS] for values in chooses)
-    chosen = _strongest(*chooses)
+    chosen = _chosen(_rows(before, first), labels[2][first])
     shuffled = _shuffled(labels[0], rng)
-    apart = (within[0][0], within[0][1][shuffled])
-    reference = _cross(within[1], axes)
-    own = _coefficients(within[1], chosen)
-    by_category = _category_products(pairs[1], labels[1], chosen)
+    reference = _structure(there, labels[1], chosen)
     columns = {
-        "generated": (within[0], pairs[0], labels[0]),
-        "floor": (within[2], pairs[2], labels[2]),
-        "apart": (apart, (pairs[0][0], pairs[0][1][shuffled]), labels[0]),
+        "generated": (made, labels[0]),
+        "floor": (_rows(before, second), labels[2][second]),
+        "apart": ((made[0], made[1][shuffled]), labels[0]),
     }
-    out = {}
-    for name, (values, raw, of) in columns.items():
-        cross, coefficients = _cross(values, axes), _coefficients(values, chosen)
-        products = _category_products(raw, of, chosen)
-        norms = np.linalg.norm(cross) * np.linalg.norm(reference)
-        out[name] = {
-            "cross_correlation": float((cross * reference).sum() / max(norms, 1e-30)),
-            "cross_strength": float(np.linalg.norm(cross) / max(np.linalg.norm(reference), 1e-30)),
-            "pair_correlation": _correlation(coefficients, own),
-            "pair_slope": float(coefficients.mean() / own.mean()) if own.mean() != 0 else np.nan,
-            "category_correlation": np.nan
-            if products is None or by_category is None
-            else _correlation(products.ravel(), by_category.ravel()),
-        }
+    out = {name: _compared(_structure(cells, of, chosen), reference) for name, (cells, of) in columns.items()}
     return pd.DataFrame(out).loc[list(PAIRED_METRICS)]
+
+
+class _Chosen(NamedTuple):
+    """What is looked at: axes of each modality, pairs of features that go together in cells, and in categories."""
+
+    axes: Pair
+    pairs: Pair
+    markers: Pair | None
+
+
+class _Structure(NamedTuple):
+    """How two modalities of some cells go together: components, pairs of features, means of categories."""
+
+    cross: np.ndarray
+    pairs: np.ndarray
+    markers: np.ndarray | None
+
+
+def _chosen(cells: Pair, labels: np.ndarray) -> _Chosen:
+    within = _within(cells, labels)
+    axes = tuple(principal_axes(values - values.mean(0))[:, :_COMPONENTS] for values in within)
+    common = [np.sort(np.argsort(-v.std(0))[:_VARIABLE]) for v in cells]
+    a, b = (_scaled(v[:, columns]) for v, columns in zip(within, common, strict=True))
+    means = [_category_means(v[:, columns], labels) for v, columns in zip(cells, common, strict=True)]
+    markers = None if len(means[0]) < 3 else _largest(means[0].T @ means[1], common)
+    return _Chosen((axes[0], axes[1]), _largest(a.T @ b, common), markers)
+
+
+def _structure(cells: Pair, labels: np.ndarray, chosen: _Chosen) -> _Structure:
+    within = _within(cells, labels)
+    scores = [x @ v for x, v in zip(within, chosen.axes, strict=True)]
+    a, b = ((z - z.mean(0)) / np.maximum(z.std(0), 1e-12) for z in scores)
+    x, y = (_scaled(v[:, columns]) for v, columns in zip(within, chosen.pairs, strict=True))
+    markers = None
+    if chosen.markers is not None:
+        p, q = (_category_means(v[:, columns], labels) for v, columns in zip(cells, chosen.markers, strict=True))
+        markers = (p * q).mean(0)
+    return _Structure(a.T @ b / len(a), (x * y).mean(0), markers)
+
+
+def _compared(own: _Structure, reference: _Structure) -> dict[str, float]:
+    norms = [max(float(np.linalg.norm(s.cross)), 1e-30) for s in (own, reference)]
+    wanted = float(reference.pairs.mean())
+    return {
+        "cross_correlation": float((own.cross * reference.cross).sum() / (norms[0] * norms[1])),
+        "cross_strength": norms[0] / norms[1],
+        "pair_correlation": _correlation(own.pairs, reference.pairs),
+        "pair_slope": float(own.pairs.mean()) / wanted if wanted != 0 else np.nan,
+        "category_correlation": np.nan
+        if own.markers is None or reference.markers is None
+        else _correlation(own.markers, reference.markers),
+    }
+
+
+def _rows(cells: Pair, rows: np.ndarray) -> Pair:
+    return cells[0][rows], cells[1][rows]
+
+
+def _within(cells: Pair, labels: np.ndarray) -> Pair:
+    return _centred(cells[0], labels), _centred(cells[1], labels)
 
 
 def _dense(x: Any) -> np.ndarray:
@@ -215,37 +259,20 @@ def _shuffled(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-def _cross(values: tuple[np.ndarray, np.ndarray], axes: tuple[np.ndarray, ...]) -> np.ndarray:
-    a, b = (x @ v for x, v in zip(values, axes, strict=True))
-    a, b = ((z - z.mean(0)) / np.maximum(z.std(0), 1e-12) for z in (a, b))
-    return a.T @ b / len(a)
-
-
 def _scaled(values: np.ndarray) -> np.ndarray:
     spread = values.std(0)
     return (values - values.mean(0)) / np.where(spread > 0, spread, np.inf)
 
 
-def _strongest(genes: np.ndarray, peaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs that correlate most, among the 1,000 most variable features of each modality."""
-    a, b = _scaled(genes), _scaled(peaks)
-    common = [np.sort(np.argsort(-v.std(0))[:_VARIABLE]) for v in (genes, peaks)]
-    matrix = a[:, common[0]].T @ b[:, common[1]] / len(a)
+def _category_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the means of categories, centred, in units of the spread over cells."""
+    scaled = _scaled(values)
+    means = np.stack([scaled[labels == t].mean(0) for t in np.unique(labels)])
+    return means - means.mean(0)
+
+
+def _largest(matrix: np.ndarray, columns: list[np.ndarray]) -> Pair:
+    """Return the features of the largest entries of a matrix of genes by peaks."""
     best = np.argsort(-np.abs(matrix), axis=None)[:_PAIRS]
-    rows, columns = np.unravel_index(best, matrix.shape)
-    return common[0][rows], common[1][columns]
-
-
-def _coefficients(values: tuple[np.ndarray, np.ndarray], chosen: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    a, b = _scaled(values[0][:, chosen[0]]), _scaled(values[1][:, chosen[1]])
-    return (a * b).mean(0)
-
-
-def _category_products(
-    values: tuple[np.ndarray, np.ndarray], labels: np.ndarray, chosen: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray | None:
-    known = np.unique(labels)
-    if len(known) < 3:
-        return None
-    means = [np.stack([v[labels == t][:, c].mean(0) for t in known]) for v, c in zip(values, chosen, strict=True)]
-    return _scaled(means[0]) * _scaled(means[1])
+    rows, others = np.unravel_index(best, matrix.shape)
+    return columns[0][rows], columns[1][others]

@@ -7,6 +7,7 @@ from cellgap.generate._cfgen import CFGen
 from cellgap.generate._corrector import Corrector
 from cellgap.generate._field import AbstractField, Told
 from cellgap.generate._fitted import FittedCFGen, Latent, as_table
+from cellgap.generate._gaps import gap_readings
 from cellgap.generate._guidance import Guidance, Guided, guide
 from cellgap.generate._library import LibraryModel
 from cellgap.generate._mixture import CompositeMixture, GaussianMixture, reference_mixture
@@ -38,6 +39,7 @@ __all__ = [
     "calibrate_guidance",
     "evaluations",
     "flow",
+    "gap_readings",
     "guide",
     "reference_mixture",
 ]

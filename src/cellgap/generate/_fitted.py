@@ -46,13 +46,13 @@ class Latent(NamedTuple):
     evaluations, reverse
         Of the velocity field, a cell; see `cellgap.generate.Path`.
     gap
-        Accumulated re-prediction error of every cell; zeros where it was not measured.
+        Accumulated readings G1 to G3 of the training-inference gap of every cell; zeros where it was not measured.
     """
 
     z: Float[np.ndarray, "n d"]
     evaluations: float
     reverse: float
-    gap: Float[np.ndarray, " n"]
+    gap: Float[np.ndarray, "n 3"]
 
 
 @storable
@@ -276,7 +276,7 @@ class FittedCFGen(eqx.Module):
         composed = ~self.attributes.is_seen(labels) if labels.shape[1] > 1 else np.zeros(n, bool)
         if guidance.combine != "auto":
             composed[:] = guidance.combine == "compose"
-        out, gap = np.empty_like(z), np.zeros(n, np.float32)
+        out, gap = np.empty_like(z), np.zeros((n, 3), np.float32)
         spent = reverse = 0.0
         for compose in (False, True):
             rows = np.flatnonzero(composed == compose)

@@ -62,13 +62,14 @@ class Path(NamedTuple):
     reverse
         Reverse passes through it, a cell.
     gap
-        Accumulated re-prediction error G1 of every cell, summed over steps (0 where steps are adaptive).
+        Accumulated readings G1, G2 and G3 of the training-inference gap of every cell, summed over steps (0 where steps
+        are adaptive); see `gap_readings`.
     """
 
     z: Float[Array, "n d"]
     evaluations: Float[Array, ""]
     reverse: Int[Array, ""]
-    gap: Float[Array, " n"]
+    gap: Float[Array, "n 3"]
 
 
 @eqx.filter_jit
@@ -88,7 +89,7 @@ def flow(
     backward
         From 1 to 0 instead.
     measure
-        Sum up the training-inference gap G1 on the way, for one evaluation more a step.
+        Sum up the training-inference gap on the way, for one guided evaluation more a step.
 
     Raises
     ------
@@ -130,12 +131,28 @@ def flow(
             spent, reverse = spent + n, reverse + back
         gap = path.gap
         if measure:
-            u = (moved - z) / h
-            gap = gap + s**2 * jnp.sum((guided.base(moved, s) - u) ** 2, 1)
+            gap = gap + readings(guided, moved, s, (moved - z) / h)
         return Path(moved, spent, reverse, gap), None
 
-    begin = Path(z, jnp.zeros(()), jnp.int32(0), jnp.zeros(len(z), z.dtype))
+    begin = Path(z, jnp.zeros(()), jnp.int32(0), jnp.zeros((len(z), 3), z.dtype))
     return jax.lax.scan(advance, begin, jnp.arange(sampler.n_steps, dtype=z.dtype))[0]
+
+
+def readings(
+    guided: Guided, z: Float[Array, "n d"], s: Float[Array, ""], u: Float[Array, "n d"]
+) -> Float[Array, "n 3"]:
+    """Return what cells that came to `z` at time `s` with velocity `u` are charged.
+
+    G1: ``s^2 |v_c(z, s) - u|^2``, the training loss with the noise that `u` predicted. G2: the same with the guided
+    field. G3: ``|v_c - v_0|^2``.
+    """
+    parts = guided.parts(z, s)
+
+    def charged(v: Array) -> Array:
+        return s**2 * jnp.sum((v - u) ** 2, 1)
+
+    apart = jnp.sum((parts.base - parts.null) ** 2, 1)
+    return jnp.stack([charged(parts.base), charged(guided(z, s)[0]), apart], 1)
 
 
 def step(
@@ -241,4 +258,4 @@ def _adaptive(guided: Guided, z: Float[Array, "n d"], sampler: Sampler, *, backw
     )
     # Both solvers evaluate six times a step; the last stage is the first of the next step.
     spent = jnp.mean(6.0 * n) * guided.n_fields
-    return Path(moved, spent, jnp.int32(0), jnp.zeros(len(z), z.dtype))
+    return Path(moved, spent, jnp.int32(0), jnp.zeros((len(z), 3), z.dtype))

@@ -187,7 +187,7 @@ class AutoencoderNet(eqx.Module):
         return out, eqx.tree_at(lambda n: (n.encoder, n.decoder), self, (encoder, decoder))
 
 
-def trainable(net: AutoencoderNet) -> Any:
+def trainable(net: Any) -> Any:
     """Return a tree of the same structure: True for parameters, False for running averages (no gradient, no decay)."""
 
     def mark(node: Any) -> Any:

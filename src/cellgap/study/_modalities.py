@@ -165,7 +165,7 @@ def _side_by_side(matrices: list[Any]) -> Any:
 
 
 def _different(first: str, cells: pd.Index, name: str, others: pd.Index) -> str:
-    lacking, added = cells.difference(others), others.difference(cells)
+    lacking, added = cells[~cells.isin(others)], others[~others.isin(cells)]
     advice = "keep the common cells, in one order (mudata: intersect_obs)"
     if not len(lacking) and not len(added):
         return f"The modalities {first!r} and {name!r} have the same cells in another order: {advice}."
