@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, PRNGKeyArray
 from scipy.spatial.distance import cdist, pdist
+from scipy.stats import t as student
 
 from cellgap.errors import ConfigError, DataError
 from cellgap.generate._fitted import as_table
@@ -35,7 +36,7 @@ class Calibration:
     Parameters
     ----------
     guidance
-        The chosen one: weight 1 unless another is better by more than the standard error over categories.
+        The chosen one: weight 1 unless another is better, by a one-sided t test over categories at 5 %.
     table
         A row a weight and window, the best first: ``weight, start, end, energy`` (mean over categories of the unbiased
         energy distance of generated to held-out cells), ``difference`` to weight 1 and its ``standard_error`` over
@@ -198,7 +199,9 @@ def calibrate(
         difference = values - found[plain]
         error = float(difference.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
         rows.append((*at, float(values.mean()), float(difference.mean()), error))
-        if -difference.mean() > np.nan_to_num(error):
+        # One category alone says nothing about others; few say little: Student's quantile for their number.
+        bound = float(student.ppf(_SURE, len(values) - 1)) * error if len(values) > 1 else 0.0
+        if -difference.mean() > bound:
             better[at] = float(values.mean())
     best = min(better, key=lambda at: better[at])
     names = ["weight", "start", "end", "energy", "difference", "standard_error"]
