@@ -67,6 +67,12 @@ SCVI = Peer(
     variable="CELLGAP_SCVI_PYTHON",
     probe="import scvi; assert scvi.__version__ == '1.4.2'",
 )
+SCIB = Peer(
+    name="scib",
+    requirements=("scib-metrics==0.5.10", "harmonypy==2.1.0", "jax==0.10.2", "numpy==2.4.6"),
+    variable="CELLGAP_SCIB_PYTHON",
+    probe="import harmonypy, scib_metrics, importlib.metadata as i; assert i.version('scib-metrics') == '0.5.10'",
+)
 
 
 def _has(python: str | Path, peer: Peer) -> bool:

@@ -25,6 +25,7 @@ _EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 WINDOWS = tuple((lo, hi) for lo in _EDGES[:-1] for hi in _EDGES if hi - lo > 0.15)
 FEW_WINDOWS = ((0.0, 1.0), (0.0, 0.3), (0.1, 0.5), (0.3, 0.7), (0.5, 1.0))
 _FEWEST, _FEWEST_IN_ALL = 5, 30
+_SURE = 0.95
 
 Draw = Callable[[Guidance], np.ndarray]
 
