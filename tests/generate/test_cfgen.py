@@ -262,14 +262,14 @@ def test_measurements_that_are_no_counts_are_refused():
 def test_a_category_of_one_cell_has_a_library_of_its_own():
     rng = np.random.default_rng(0)
     library = np.append(rng.lognormal(6.0, 0.3, 500), 4000.0)
-    model = LibraryModel.of(library, np.append(np.zeros(500, int), 1), 3, 0)
+    model = LibraryModel.of(library[:, None], np.append(np.zeros(500, int), 1), 3, 0)
     assert np.isfinite(model.mean).all() and (model.sd > 0).all()
-    assert abs(model.mean[0] - 6.0) < 0.05 and abs(model.sd[0] - 0.3) < 0.05
-    assert 6.0 < model.mean[1] < np.log(4000.0) and abs(model.sd[1] - 0.3) < 0.1
-    assert abs(model.mean[2] - np.log(library).mean()) < 1e-4
+    assert abs(model.mean[0, 0] - 6.0) < 0.05 and abs(model.sd[0, 0] - 0.3) < 0.05
+    assert 6.0 < model.mean[1, 0] < np.log(4000.0) and abs(model.sd[1, 0] - 0.3) < 0.1
+    assert abs(model.mean[2, 0] - np.log(library).mean()) < 1e-4
     drawn = model.draw(np.zeros((4000, 1), int), rng)
     assert abs(np.log(drawn).mean() - 6.0) < 0.05 and drawn.min() >= 1
-    assert model.scaled(np.asarray([1.0, 1e9])).tolist() == [0.0, 1.0]
+    assert model.scaled(np.asarray([[1.0], [1e9]])).tolist() == [0.0, 1.0]
 
 
 def test_attributes_are_told_as_often_as_asked():

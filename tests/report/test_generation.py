@@ -8,7 +8,7 @@ import pytest
 
 from cellgap.errors import StorageError
 from cellgap.gap import Gap
-from cellgap.report import GenerationData, write_generation_report
+from cellgap.report import GenerationData, OtherModality, write_generation_report
 
 
 def data(**changes) -> GenerationData:
@@ -61,3 +61,22 @@ def test_little_is_enough(tmp_path):
     assert "3 generated cells beside as many held-out ones." in page and "No gaps" in page
     with pytest.raises(StorageError, match="is a folder"):
         write_generation_report(few, tmp_path)
+
+
+def test_a_second_modality_has_a_section_of_its_own(tmp_path):
+    scores = pd.DataFrame({"generated": [0.25], "floor": [0.125], "excess": [0.125]}, index=["open_rate_rmse"])
+    paired = pd.DataFrame({"generated": [0.5], "floor": [0.75], "apart": [np.nan]}, index=["cross_correlation"])
+    rates = np.linspace(0, 1, 20)
+    other = OtherModality("<i>peaks</i>", rates, rates**2, scores, paired)
+    page = write_generation_report(data(others=(other,)), tmp_path / "page.html").read_text()
+    for text in (
+        "&lt;i&gt;peaks&lt;/i&gt;",
+        "of 20 features",
+        "open_rate_rmse",
+        "cross_correlation",
+        "Shuffled",
+        "0.750",
+    ):
+        assert text in page, text
+    assert page.count("<svg") == 8 and "<i>peaks" not in page
+    assert "Other modalities" not in write_generation_report(data(), tmp_path / "one.html").read_text()
