@@ -272,6 +272,20 @@ def test_a_category_of_one_cell_has_a_library_of_its_own():
     assert model.scaled(np.asarray([[1.0], [1e9]])).tolist() == [0.0, 1.0]
 
 
+def test_totals_scatter_as_those_of_the_training_cells():
+    """Two clouds of totals stay two; normal residuals, as published, fill what is between."""
+    rng = np.random.default_rng(0)
+    logs = np.where(rng.random(800) < 0.5, 5.0, 7.0) + 0.1 * rng.normal(size=800)
+    labels = np.zeros(800, int)
+    share = {}
+    for normal in (False, True):
+        model = LibraryModel.of(np.exp(logs)[:, None], labels, 1, 0, normal=normal)
+        drawn = np.log(model.draw(np.zeros((4000, 1), int), rng))[:, 0]
+        assert abs(drawn.mean() - logs.mean()) < 0.05 and abs(drawn.std() / logs.std() - 1) < 0.05
+        share[normal] = ((drawn > 5.5) & (drawn < 6.5)).mean()
+    assert share[False] < 0.05 and share[True] > 0.25
+
+
 def test_attributes_are_told_as_often_as_asked():
     for by, n in (("cell", 4000), ("batch", 7)):
         known = np.asarray(told_attributes(jr.key(0), n, 3, (0.2, 0.5, 0.3), by=by))

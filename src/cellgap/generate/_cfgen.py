@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class CFGen:
         Columns of ``obs``: cell type, donor, batch, treatment.
     library_by
         The attribute by which totals of cells differ; None is the first.
+    totals
+        How logarithms of totals scatter within a category: as those of the training cells, or normally, as published.
     theta_by
         An attribute whose categories have dispersions of their own, as far as their cells say; None: one a gene.
     depth
@@ -68,6 +70,7 @@ class CFGen:
     space: AbstractSpace
     attributes: tuple[str, ...]
     library_by: str | None = None
+    totals: Literal["measured", "normal"] = "measured"
     theta_by: str | None = None
     depth: bool | None = None
     width: _Width = 64
@@ -111,6 +114,7 @@ class CFGen:
             "n_blocks": 3,
             "depth": False,
             "calibrate": False,
+            "totals": "normal",
             "training": FlowTraining(
                 loop=Loop(n_steps=epochs * math.ceil(cells / batch), chunk=100, valid_every=1000),
                 batch_size=batch,
@@ -172,7 +176,9 @@ class CFGen:
         library = space.totals(divided.study.adata, rows)
         labels = attributes.labels(obs.iloc[rows])
         by = self.attributes.index(self.library_by or self.attributes[0])
-        model = LibraryModel.of(library, labels[:, by], attributes.sizes[by], by, space.libraries)
+        model = LibraryModel.of(
+            library, labels[:, by], attributes.sizes[by], by, space.libraries, normal=self.totals == "normal"
+        )
         reads_depth = self._reads_depth(space)
 
         def cells(z: np.ndarray, labels: np.ndarray, library: np.ndarray) -> LatentCells:
