@@ -1,12 +1,13 @@
 """Cells as counts with any attributes: latent flow matching, guidance, error reduction, translation, augmentation."""
 
+from cellgap.generate._asked import as_table
 from cellgap.generate._attributes import Attributes
 from cellgap.generate._augment import augment
 from cellgap.generate._calibrate import Calibration, calibrate, calibrate_guidance
 from cellgap.generate._cfgen import CFGen
 from cellgap.generate._corrector import Corrector
 from cellgap.generate._field import AbstractField, Told
-from cellgap.generate._fitted import FittedCFGen, Latent, as_table
+from cellgap.generate._fitted import FittedCFGen, Latent
 from cellgap.generate._gaps import gap_readings
 from cellgap.generate._guidance import Guidance, Guided, guide
 from cellgap.generate._library import LibraryModel

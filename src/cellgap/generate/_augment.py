@@ -10,7 +10,7 @@ from anndata import AnnData
 from jaxtyping import PRNGKeyArray
 
 from cellgap.errors import ConfigError, DataError
-from cellgap.generate._fitted import as_table
+from cellgap.generate._asked import as_table
 from cellgap.generate._guidance import Guidance
 from cellgap.study import parted
 from cellgap.study._modalities import MODALITY

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import t as student
 
 from cellgap.errors import ConfigError, DataError
-from cellgap.generate._fitted import as_table
+from cellgap.generate._asked import as_table
 from cellgap.generate._guidance import Guidance
 from cellgap.generate._sampler import Sampler
 

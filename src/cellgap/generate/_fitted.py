@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from cellgap import storage
 from cellgap.errors import ConfigError, DataError
 from cellgap.gap import Gap
+from cellgap.generate._asked import as_table, asked_guidance, asked_totals, check_output, generator, seed_of
 from cellgap.generate._attributes import Attributes
 from cellgap.generate._field import Told
 from cellgap.generate._guidance import Guidance, guide
@@ -25,7 +26,7 @@ from cellgap.generate._network import LatentField
 from cellgap.generate._sampler import Path, Sampler, flow
 from cellgap.space import AbstractFittedSpace, CountNoise
 from cellgap.storage import storable
-from cellgap.study import is_mudata, joined, parted
+from cellgap.study import parted
 from cellgap.study._modalities import MODALITY
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 2048
 _SMALLEST = 64
-OUTPUTS = ("counts", "expression", "latent")
 
 
 class Latent(NamedTuple):
@@ -154,25 +154,14 @@ class FittedCFGen(eqx.Module):
         check_output(output)
         key_labels, key_library, key_noise, key_counts = jr.split(key, 4)
         labels = self.attributes.asked(int(n), values, generator(key_labels))
-        how, per_cell = self._guidance(guidance, weights, len(labels))
+        how, per_cell = asked_guidance(guidance, weights, len(labels), self.attributes.names, self.calibrated)
         if library is None:
             totals = self.library.draw(labels, generator(key_library))
         else:
-            totals = self._given_totals(library, len(labels))
+            totals = asked_totals(library, len(labels), self.library.names)
         noise = jr.normal(key_noise, (len(labels), self.field.dim))
         latent = self.move(noise, labels, totals, guidance=how, weights=per_cell, sampler=sampler)
         return self._shown(self.cells(latent, labels, totals, output=output, seed=seed_of(key_counts), guidance=how))
-
-    def _given_totals(self, library: Sequence[float] | np.ndarray, n: int) -> Float[np.ndarray, "n m"]:
-        """Return totals that a user gave, (n, totals)."""
-        given, m = np.asarray(library, np.float64), len(self.library.names)
-        if given.ndim == 1 and (m == 1 or len(given) != m):
-            given = given[:, None]
-        if given.ndim > 2 or given.shape[-1:] not in ((), (1,), (m,)) or (given.ndim == 2 and len(given) not in (1, n)):
-            raise ConfigError(f"library needs one total for each of {n} cells ({', '.join(self.library.names)}).")
-        if not np.isfinite(given).all() or (given < 0).any():
-            raise ConfigError("library must hold finite totals of at least 0.")
-        return np.broadcast_to(given, (n, m))
 
     def _shown(self, cells: AnnData) -> "AnnData | MuData":
         """Return cells as the user's kind of table: a MuData where there are several modalities."""
@@ -227,7 +216,7 @@ class FittedCFGen(eqx.Module):
         target = self.attributes.asked(len(labels), values, np.random.default_rng(0))
         keep = [k for k, name in enumerate(self.attributes.names) if name not in values]
         target[:, keep] = labels[:, keep]
-        how, _ = self._guidance(guidance, None, len(labels))
+        how, _ = asked_guidance(guidance, None, len(labels), self.attributes.names, self.calibrated)
         z, totals = self.encode(adata), self.space.totals(adata)
         back = self.move(z, labels, totals, guidance=how, sampler=sampler, backward=True)
         there = self.move(back.z, target, totals, guidance=how, sampler=sampler)
@@ -350,42 +339,6 @@ class FittedCFGen(eqx.Module):
         drawn: Any = sp.vstack(parts, format="csr")
         return sp.csr_matrix(drawn[np.argsort(order)])
 
-    def _guidance(
-        self, given: float | Mapping[str, float] | Guidance | str, weights: np.ndarray | None, n: int
-    ) -> tuple[Guidance, np.ndarray | None]:
-        k = len(self.attributes.names)
-        if weights is not None:
-            weights = np.asarray(weights, np.float32)
-            if weights.shape != (n, k) or not (np.isfinite(weights).all() and (weights >= 0).all()):
-                raise ConfigError(
-                    f"weights must be finite numbers of at least 0 of shape ({n}, {k}), found {weights.shape}"
-                    + (f", smallest {weights.min():g}." if weights.size else ".")
-                )
-        if isinstance(given, str):
-            if given != "calibrated":
-                raise ConfigError(f'guidance is a weight, weights by name, Guidance, or "calibrated", found {given!r}.')
-            if self.calibrated is None:
-                raise ConfigError(
-                    "guidance was not calibrated at the fit, for which there were too few held-out cells: choose a "
-                    "weight, or calibrate_guidance on other cells."
-                )
-            given = self.calibrated
-            if weights is None:
-                # It was chosen for the first attribute, with the others as they are.
-                weights = np.ones((n, k), np.float32)
-                weights[:, 0] = given.weight
-        if isinstance(given, Guidance):
-            return given, weights
-        if isinstance(given, Mapping):
-            unknown = sorted(set(given) - set(self.attributes.names))
-            if unknown:
-                names = ", ".join(self.attributes.names)
-                raise ConfigError(f"guidance names {unknown[0]!r}, which is none of {names}.")
-            # Every weight is checked as one of its own would be.
-            row = [Guidance(weight=float(given.get(name, 1.0))).weight for name in self.attributes.names]
-            return Guidance(), np.broadcast_to(np.asarray(row, np.float32), (n, k)) if weights is None else weights
-        return Guidance(weight=float(given)), weights
-
     def gaps(self) -> tuple[Gap, ...]:
         """Return how far generated cells are from held-out ones, and the training-inference gap, as measured."""
         return self.measured_gaps
@@ -393,34 +346,3 @@ class FittedCFGen(eqx.Module):
     def save(self, folder: str | os.PathLike[str], *, header: dict | None = None) -> FilePath:
         """Return the folder after writing ``model.json`` and ``model.npz`` into it; read them with `cellgap.load`."""
         return storage.save(self, folder, header=header)
-
-
-def check_output(output: str) -> None:
-    """Raise ``ConfigError`` where an output is unknown."""
-    if output not in OUTPUTS:
-        raise ConfigError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, found {output!r}.")
-
-
-def generator(key: PRNGKeyArray) -> np.random.Generator:
-    """Return a NumPy generator that a random key determines."""
-    return np.random.default_rng(seed_of(key))
-
-
-def seed_of(key: PRNGKeyArray) -> int:
-    """Return a seed that a random key determines."""
-    return int(np.asarray(jr.key_data(key)).astype(np.uint64).ravel() @ np.asarray([1 << 20, 1], np.uint64)) % (1 << 32)
-
-
-def as_table(cells: "AnnData | MuData") -> AnnData:
-    """Return cells as one table: the modalities of a MuData side by side.
-
-    Raises
-    ------
-    DataError
-        They are of another kind, or the modalities have different cells.
-    """
-    if isinstance(cells, AnnData):
-        return cells
-    if not is_mudata(cells):
-        raise DataError(f"cells are given as an AnnData or a MuData, found {type(cells).__name__}.")
-    return joined(cells)

@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray
 
 from cellgap.errors import DataError
 from cellgap.gap import Gap
-from cellgap.generate._fitted import as_table
+from cellgap.generate._asked import as_table
 from cellgap.generate._guidance import Guidance
 from cellgap.generate._sampler import Sampler
 from cellgap.generate._train_field import LatentCells, matching_errors
