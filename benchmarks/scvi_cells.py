@@ -13,7 +13,9 @@ from children import run_child, say
 from environments import SCVI, peer_python
 
 
-def scvi_cells(train: AnnData, labels: list[str], *, by: str, seeds: int) -> dict[str, Callable[[int], AnnData]]:
+def scvi_cells(
+    train: AnnData, labels: list[str], *, by: str, seeds: int, epochs: int | None = None
+) -> dict[str, Callable[[int], AnnData]]:
     """Return what draws scVI's cells of these labels, from the prior and from the posterior of training cells.
 
     Parameters
@@ -26,13 +28,15 @@ def scvi_cells(train: AnnData, labels: list[str], *, by: str, seeds: int) -> dic
         Their column.
     seeds
         How many times; the functions that are returned take a seed below it.
+    epochs
+        Of training; None is the package's own number.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         train.write_h5ad(folder / "train.h5ad")
         (folder / "labels.json").write_text(json.dumps(labels))
         options = {"train": folder / "train.h5ad", "labels": folder / "labels.json", "by": by, "seeds": seeds}
-        options |= {"out": folder / "cells.npz", "threads": 1}
+        options |= {"out": folder / "cells.npz", "threads": 1} | ({} if epochs is None else {"epochs": epochs})
         done = run_child("peers/scvi_generate.py", options, peer_python(SCVI))
         with np.load(folder / "cells.npz") as stored:
             cells = {key: stored[key] for key in stored}

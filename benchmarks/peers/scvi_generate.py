@@ -54,7 +54,7 @@ def main() -> None:
         rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         rows = np.empty(len(labels), int)
-        for label in set(labels):
+        for label in sorted(set(labels)):
             here = [i for i, other in enumerate(labels) if other == label]
             there = np.flatnonzero(known == label)
             rows[here] = rng.choice(there, len(here), replace=len(there) < len(here))

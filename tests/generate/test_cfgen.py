@@ -126,9 +126,10 @@ def test_the_gaps_have_a_scale(fitted):
 
 def test_cells_keep_their_place_where_nothing_changes(fitted, split):
     cells = split.study.adata[split.cells(Role.SOURCE)]
-    same = fitted.translate(cells, key=jr.key(0), type=cells.obs["type"].tolist(), sampler=Sampler(n_steps=100))
+    same = fitted.translate(cells, key=jr.key(0), type=cells.obs["type"].tolist())
     before, after = same.obsm["X_cellgap_source"], same.obsm["X_cellgap"]
-    assert np.abs(after - before).max() < 1e-3 * np.abs(before).max()
+    assert (np.linalg.norm(after - before, axis=1) < 1e-3 * np.linalg.norm(before, axis=1)).all()
+    assert same.uns["cellgap"]["evaluations"] == 4 * 20
     noise = same.obsm["X_cellgap_noise"]
     assert abs(noise.mean()) < 0.3 and 0.5 < noise.std() < 1.5
     assert list(same.obs_names) == list(cells.obs_names)
@@ -144,9 +145,33 @@ def test_translation_takes_cells_to_another_donor_and_leaves_their_type(fitted, 
     assert set(cells.obs["donor"]) == {"d1"}, "the cells that were given are not changed"
 
 
+def test_translation_is_guided_as_asked(fitted, split):
+    """Weights by name are weights, and "calibrated" is the weight of the first attribute alone."""
+    cells = real(split.study, "T", "d1")[:20].copy()
+
+    def moved(model, guidance) -> np.ndarray:
+        return np.asarray(model.translate(cells, key=jr.key(0), donor="d2", guidance=guidance).obsm["X_cellgap"])
+
+    plain, strong = moved(fitted, 1.0), moved(fitted, 3.0)
+    assert np.abs(strong - plain).max() > 0.1
+    np.testing.assert_allclose(moved(fitted, {"type": 3.0, "donor": 3.0}), strong, atol=1e-3)
+    only_type = moved(fitted, {"type": 3.0})
+    assert np.abs(only_type - plain).max() > 0.1 and np.abs(only_type - strong).max() > 0.1
+    chosen = dataclasses.replace(fitted, calibrated=interval(3.0))
+    np.testing.assert_allclose(moved(chosen, "calibrated"), only_type, atol=1e-3)
+
+
 def test_combinations_that_were_never_seen_are_composed_and_flagged():
     study = atlas(without=("T", "d2"))
     fitted = MODEL.fit(study, key=jr.key(0))
+    cells = real(atlas(), "T", "d1")[:20].copy()
+    moved = fitted.translate(cells, key=jr.key(0), donor="d2")
+    assert not moved.obs["seen"].any()
+    # Composed on both ways, or the noise between them would not be the same.
+    z, labels, totals = fitted.encode(cells), fitted.attributes.labels(cells.obs), fitted.space.totals(cells)
+    how: dict = {"sampler": Sampler(solver="rk4", n_steps=20), "guidance": Guidance(combine="compose")}
+    back = fitted.move(z, labels, totals, backward=True, **how)
+    np.testing.assert_allclose(moved.obsm["X_cellgap_noise"], back.z, atol=1e-4)
     made = fitted.sample(200, key=jr.key(1), type="T", donor="d2")
     assert not made.obs["seen"].any()
     whole = atlas()

@@ -41,6 +41,7 @@ attributes = ["cell_type", "donor"]
 [model.space]
 kind = "Autoencoder"            # JointAutoencoder for several modalities
 dim = 50
+noise = 0.5                     # on codes in training: smoother codes, which a flow learns better
 
 [run]
 folder = "generator"

@@ -126,8 +126,9 @@ class Guided(eqx.Module):
             return self.base(z, t), jnp.int32(self.n_base)
         if self.schedule != "interval":
             return self.guided(z, t), jnp.int32(self.n_fields)
-        # A window that reaches 1 holds the end too.
-        inside = (t >= self.window[0]) & ((t < self.window[1]) | (self.window[1] >= 1.0))
+        # A window that reaches 0 or 1 holds the end too, which rounding may put a little beyond.
+        low, high = self.window[0], self.window[1]
+        inside = ((t >= low) | (low <= 0.0)) & ((t < high) | (high >= 1.0))
         v = jax.lax.cond(inside, lambda z: self.guided(z, t), lambda z: self.base(z, t), z)
         return v, jnp.where(inside, self.n_fields, self.n_base)
 

@@ -48,9 +48,12 @@ class Modality:
     code
         Length of the code that the modality alone is mapped to, before the joint one.
     inputs
-        What its encoder sees; None: "binary" for "bernoulli", else "lognorm". See `Autoencoder`.
+        What its encoder sees; None: "binary" for "bernoulli" without depth, else "lognorm". See `Autoencoder`.
     weight
         Of its likelihood in the loss (published: 1).
+    depth
+        "bernoulli": whether the logits of a cell rise with the logarithm of the number of its open peaks, which is
+        drawn as totals of counts are, so that codes need not carry it (ours; published: no).
     """
 
     name: str
@@ -59,6 +62,7 @@ class Modality:
     code: _Width = 64
     inputs: Literal["lognorm", "log1p", "binary"] | None = None
     weight: _Positive = 1.0
+    depth: bool = True
 
 
 @settings
@@ -90,14 +94,18 @@ class JointAutoencoder(AbstractSpace):
     `Autoencoder`. Binary features are on as often, over the codes of the training cells, as in these cells.
     """
 
-    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)] = (Modality("rna"), Modality("atac", "bernoulli"))
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)] = (
+        Modality("rna"),
+        # Peaks are many and say little each: a wide tower learns cells by heart, and both modalities suffer.
+        Modality("atac", "bernoulli", hidden=(64,), code=8),
+    )
     dim: _Width = 50
     column: str = "modality"
     norm: Norm = "layer"
     activation: Activation = "elu"
     theta_start: Literal["moments", "normal"] = "moments"
     dispersion: DispersionRule = "matched"
-    noise: _NotNegative = 0.0
+    noise: _NotNegative = 0.5
     loop: Loop = Loop(n_steps=2000, chunk=50, valid_every=50, patience=8)
     epochs: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=2)] = 256
@@ -129,10 +137,11 @@ class JointAutoencoder(AbstractSpace):
         recipe: dict[str, Any] = {
             "modalities": (
                 Modality("rna", "nb", hidden=(512, 300), code=100, inputs="log1p"),
-                Modality("atac", "bernoulli", hidden=(1024, 512), code=100),
+                Modality("atac", "bernoulli", hidden=(1024, 512), code=100, inputs="binary", depth=False),
             ),
             "dim": 100,
             "norm": "batch",
+            "noise": 0.0,
             "theta_start": "normal",
             "dispersion": "learnt",
             "loop": Loop(chunk=50, valid_every=200),
@@ -177,6 +186,10 @@ class JointAutoencoder(AbstractSpace):
             looked_at = [x[chosen] for x in read]
         else:
             batches, looked_at = self._batches(split, parts, rows), _read(split, parts, sample)
+        for i, m in enumerate(self.modalities):
+            if m.likelihood == "bernoulli" and m.depth:
+                depth = np.log(np.maximum(looked_at[i].sum(axis=1), 1.0)).mean()
+                parts[i] = dataclasses.replace(parts[i], log_depth=float(depth))
         theta = self._theta(looked_at, parts, study.codes[sample])
         net = eqx.filter_jit(self._network)([len(part.features) for part in parts], theta, jr.key(self.seed))
         steps = math.ceil(len(rows) / self.batch_size)
@@ -222,7 +235,7 @@ class JointAutoencoder(AbstractSpace):
                 features=tuple(str(genes[i]) for i in places),
                 columns=places,
                 likelihood=m.likelihood,
-                inputs=m.inputs or ("binary" if m.likelihood == "bernoulli" else "lognorm"),
+                inputs=m.inputs or ("binary" if m.likelihood == "bernoulli" and not m.depth else "lognorm"),
                 target_sum=1e4,
                 line=None,
                 noise=None,
@@ -261,7 +274,7 @@ class JointAutoencoder(AbstractSpace):
         reader = ShuffledReader(split.study, rows, seed=self.seed)
 
         def prepare(block: CellBlock):
-            return cells_of([_dense(block.values[:, part.columns]) for part in parts], parts)
+            return cells_of([_dense(part.taken(block.values[:, part.columns])) for part in parts], parts)
 
         return Streamed(reader, min(self.batch_size, len(rows)), prepare)
 
@@ -291,8 +304,9 @@ class JointAutoencoder(AbstractSpace):
         for i, (part, x) in enumerate(zip(space.parts, values, strict=True)):
             out = space.outputs(z, i)[0]
             if part.binary:
-                measured = (x > 0).mean(axis=0)
-                parts.append(dataclasses.replace(part, offset=_offset(out, measured, len(x))))
+                if part.log_depth is not None:
+                    out = out + (np.log(np.maximum(x.sum(axis=1), 1.0)) - part.log_depth)[:, None]
+                parts.append(dataclasses.replace(part, offset=_offset(out, x.mean(axis=0), len(x))))
                 continue
             y = np.log1p(x * (part.target_sum / np.maximum(x.sum(axis=1, keepdims=True), 1)))
 
@@ -314,7 +328,7 @@ def _read(split: Split, parts: list[Part], rows: np.ndarray) -> list[np.ndarray]
     out = [np.zeros((len(rows), len(part.features)), np.int32) for part in parts]
     for place, block in blocks_of(study.adata, study.design.counts, [str(g) for g in study.genes], rows):
         for x, part in zip(out, parts, strict=True):
-            x[place] = _dense(block[:, part.columns])
+            x[place] = _dense(part.taken(block[:, part.columns]))
     return out
 
 

@@ -46,6 +46,9 @@ class Part(eqx.Module):
         How expected shares become counts; None where values are binary.
     offset
         Of the logits of binary values, so that features are on as often as in the training cells; else None.
+    log_depth
+        Mean logarithm of the numbers of binary features that are on in a cell: the logits of a cell rise with its own.
+        None where they do not.
     """
 
     name: str = eqx.field(static=True)
@@ -57,31 +60,44 @@ class Part(eqx.Module):
     line: Float[np.ndarray, "2 features"] | None
     noise: CountNoise | None
     offset: Float[np.ndarray, " features"] | None
+    log_depth: float | None = eqx.field(static=True, default=None)
 
     @property
     def reading(self) -> Reading:
         """What the network makes of measured values."""
-        return Reading(self.likelihood, self.inputs, self.target_sum)
+        return Reading(self.likelihood, self.inputs, self.target_sum, self.log_depth)
+
+    @property
+    def has_total(self) -> bool:
+        """Whether values are drawn with the total of a cell."""
+        return not self.binary or self.log_depth is not None
 
     @property
     def binary(self) -> bool:
-        """Whether values are 0 and 1, so that there is no total to draw them with."""
+        """Whether values are 0 and 1."""
         return self.likelihood == "bernoulli"
 
-    def expected(self, out: Float[np.ndarray, "cells features"]) -> Float[np.ndarray, "cells features"]:
-        """Return shares up to a factor a cell, or probabilities, from the network's output."""
-        if self.binary:
-            return _sigmoid(out if self.offset is None else out + self.offset)
-        return np.exp(out - out.max(axis=1, keepdims=True))
+    def probabilities(
+        self, out: Float[np.ndarray, "cells features"], total: Float[np.ndarray, " cells"] | None = None
+    ) -> Float[np.ndarray, "cells features"]:
+        """Return probabilities of binary values from the network's output; without totals, those of a typical cell."""
+        logits = out if self.offset is None else out + self.offset
+        if self.log_depth is not None and total is not None:
+            logits = logits + (np.log(np.maximum(total, 1.0)) - self.log_depth).astype(np.float32)[:, None]
+        return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
     def shares(self, out: Float[np.ndarray, "cells features"]) -> Float[np.ndarray, "cells features"]:
         """Return shares that sum to 1, before calibration."""
-        raw = self.expected(out)
+        raw = np.exp(out - out.max(axis=1, keepdims=True))
         return raw / raw.sum(axis=1, keepdims=True)
 
     def log_shares(self, out: Float[np.ndarray, "cells features"]) -> Float[np.ndarray, "cells features"]:
         """Return ``log(1 + target_sum * share)``."""
         return np.log1p(self.target_sum * self.shares(out))
+
+    def taken(self, block: Any) -> Any:
+        """Return the values of the modality from those of all its features: binary ones are 0 and 1."""
+        return (block > 0).astype(np.int32) if self.binary else block
 
     def values(self, measured: Any) -> Float[np.ndarray, "cells features"]:
         """Return measured values in gene space: log-normalized by the total of the modality, or 0 and 1."""
@@ -167,16 +183,16 @@ class JointSpace(AbstractFittedSpace):
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """Names of the totals that values are drawn with: one a modality that is not binary."""
-        counted = [part.name for part in self.parts if not part.binary]
+        """Names of the totals that values are drawn with: counts, or numbers of binary features that are on."""
+        counted = [part.name for part in self.parts if part.has_total]
         return ("library",) if len(counted) == 1 else tuple(f"library_{name}" for name in counted)
 
     def totals(self, adata: AnnData, rows: np.ndarray | None = None) -> Float[np.ndarray, "cells libraries"]:
-        """Return the total of every cell over each modality that is not binary, at least 1."""
+        """Return the totals of every cell in the order of `libraries`, at least 1."""
         index = rows_of(adata, rows)
         out = np.empty((len(index), len(self.libraries)))
         for place, block in blocks_of(adata, self.layer, self.genes, index):
-            parts = [x for part, x in zip(self.parts, self._by_part(block), strict=True) if not part.binary]
+            parts = [x for part, x in zip(self.parts, self._by_part(block), strict=True) if part.has_total]
             for k, x in enumerate(parts):
                 out[place, k] = np.maximum(np.asarray(x.sum(axis=1, dtype=np.float64)).ravel(), 1.0)
         return out
@@ -201,7 +217,7 @@ class JointSpace(AbstractFittedSpace):
         decoded = []
         for part, out in zip(self.parts, self.outputs(z), strict=True):
             if part.binary:
-                decoded.append(part.expected(out))
+                decoded.append(part.probabilities(out))
                 continue
             offset, slope = (0.0, 1.0) if part.line is None else part.line
             decoded.append(np.maximum(part.log_shares(out) * slope + offset, 0.0))
@@ -213,7 +229,7 @@ class JointSpace(AbstractFittedSpace):
 
     def _rates(self, i: int, out: np.ndarray) -> np.ndarray:
         part = self.parts[i]
-        return part.expected(out) if part.binary else known_noise(part.noise).rates(part.shares(out))
+        return part.probabilities(out) if part.binary else known_noise(part.noise).rates(part.shares(out))
 
     def counts(self, z: Float[np.ndarray, "cells dim"], library: np.ndarray, *, seed: int) -> sp.csr_matrix:
         """Return raw values of cells with these codes; see `AbstractFittedSpace.counts`.
@@ -239,11 +255,12 @@ class JointSpace(AbstractFittedSpace):
             def rates(codes: np.ndarray, i: int = i) -> np.ndarray:
                 return self._rates(i, self.outputs(codes, i)[0])
 
+            total = totals[:, k] if part.has_total else None
+            k += part.has_total
             if part.binary:
-                drawn.append(_draw_binary(rates, z, len(part.features), own))
+                drawn.append(self._draw_binary(i, z, total, own))
             else:
-                drawn.append(draw_counts(rates, known_noise(part.noise), z, totals[:, k], own))
-                k += 1
+                drawn.append(draw_counts(rates, known_noise(part.noise), z, totals[:, k - 1], own))
         return sp.csr_matrix(sp.hstack(drawn, format="csr"))
 
     def outputs(self, z: Float[np.ndarray, "cells dim"], only: int | None = None) -> list[np.ndarray]:
@@ -259,7 +276,20 @@ class JointSpace(AbstractFittedSpace):
 
     def _by_part(self, block: Any) -> list[Any]:
         edges = np.cumsum([0, *(len(part.features) for part in self.parts)])
-        return [block[:, a:b] for a, b in pairwise(edges)]
+        return [part.taken(block[:, a:b]) for part, (a, b) in zip(self.parts, pairwise(edges), strict=True)]
+
+    def _draw_binary(
+        self, i: int, z: Float[np.ndarray, "cells dim"], total: Float[np.ndarray, " cells"] | None, seed: int
+    ) -> sp.csr_matrix:
+        part, rng, out = self.parts[i], np.random.default_rng(seed), []
+        step = max(1, _DRAWN_VALUES // max(len(part.features), 1))
+        for start in range(0, len(z), step):
+            rows = slice(start, start + step)
+            p = part.probabilities(self.outputs(z[rows], i)[0], None if total is None else total[rows])
+            out.append(sparse_rows((rng.random(p.shape, np.float32) < p).astype(np.int32)))
+        if not out:
+            return sp.csr_matrix((0, len(part.features)), dtype=np.int32)
+        return sp.csr_matrix(sp.vstack(out, format="csr"))
 
 
 def cells_of(values: Sequence[np.ndarray], parts: Sequence[Part]) -> tuple[Cells, ...]:
@@ -309,19 +339,6 @@ def _in_blocks(function: Callable[..., Any], net: Any, readings: Any, rows: Any)
         done = _run(function, net, readings, filled)
         parts.append(jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], done))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def _draw_binary(rates: Callable[[np.ndarray], np.ndarray], z: np.ndarray, width: int, seed: int) -> sp.csr_matrix:
-    rng, step = np.random.default_rng(seed), max(1, _DRAWN_VALUES // max(width, 1))
-    out = []
-    for start in range(0, len(z), step):
-        p = rates(z[start : start + step])
-        out.append(sparse_rows((rng.random(p.shape, np.float32) < p).astype(np.int32)))
-    return sp.csr_matrix(sp.vstack(out, format="csr")) if out else sp.csr_matrix((0, width), dtype=np.int32)
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 def _dense(block: Any) -> np.ndarray:

@@ -37,6 +37,8 @@ class Reading(NamedTuple):
     likelihood: Likelihood
     inputs: Inputs
     target_sum: float
+    log_depth: float | None = None
+    """Mean logarithm of the numbers of open peaks: "bernoulli" logits rise with the cell's own; None: they do not."""
 
 
 class Cells(NamedTuple):
@@ -99,7 +101,8 @@ def losses(
     if reading.likelihood == "gaussian":
         return jnp.mean((out - inputs_of(cells, reading, out.shape[1])) ** 2, axis=-1)
     if reading.likelihood == "bernoulli":
-        return bernoulli_nll(cells.counts, out)
+        depth = 0.0 if reading.log_depth is None else (jnp.log(cells.library) - reading.log_depth)[:, None]
+        return bernoulli_nll(cells.counts, out + depth)
     log_rates, log_library = jax.nn.log_softmax(out, axis=-1), jnp.log(cells.library)
     if log_theta is None:
         return poisson_nll(cells.counts, log_library, log_rates, cells.log_factorials)
