@@ -5,8 +5,9 @@ away? Data: 700 PBMC x 765 genes from the scanpy wheel (needed by this benchmark
 compare with; `cellgap.evaluate.generated_scores`, three sampling seeds, training cells in their place as the floor.
 References: independent negative binomial genes by type, codes of training cells through the same decoder (what a
 perfect flow would give), and scVI (scvi-tools 1.4.2, its defaults, the type as batch), drawn from its prior and the
-posterior of training cells of the same types (--no-scvi leaves it out). Settings are defaults with codes of 20 and noise
-of 0.5 on them in training (see `generate_real.py`); guidance is 1, and the one that is calibrated on the validation cells where that is another.
+posterior of training cells of the same types (--no-scvi leaves it out). Settings are defaults with codes of 20 and
+noise of 0.5 on them in training (see `generate_real.py`); guidance is 1, and the one that is calibrated on the
+validation cells where that is another.
 Time: CPU seconds (both cores) of 10,000 guided cells to raw counts after compilation, by blocks of 2,048; the published
 implementation took 10.6 s on another machine (one thread, batches of 1,000): quoted, not run.
 """

@@ -50,6 +50,7 @@ DESIGN = cg.Design(context=("type",), counts="X")
 SPACE = JointAutoencoder(
     (Modality("rna", hidden=(32,), code=8), Modality("atac", "bernoulli", hidden=(32,), code=8)),
     dim=4,
+    noise=0.0,
     loop=Loop(n_steps=400, chunk=50, valid_every=50, patience=4),
     learning_rate=3e-3,
     batch_size=64,

@@ -44,7 +44,8 @@ def test_a_sample_is_a_mudata_of_counts_and_open_peaks(fitted):
     assert isinstance(made, mudata.MuData) and list(made.mod) == ["rna", "atac"]
     assert made["rna"].shape == (60, GENES) and made["atac"].shape == (60, PEAKS)
     assert made["rna"].X.dtype == np.int32 and set(np.unique(dense(made["atac"].X))) == {0, 1}
-    assert (made.obs["type"] == "b").all() and made.obs["seen"].all() and (made.obs["library"] > 0).all()
+    assert (made.obs["type"] == "b").all() and made.obs["seen"].all()
+    assert (made.obs[["library_rna", "library_atac"]] >= 1).all(axis=None)
     assert made.obsm["X_cellgap"].shape == (60, 4)
     again = fitted.sample(60, key=jr.key(1), type="b")
     for name in made.mod:
@@ -121,6 +122,21 @@ def test_two_modalities_with_totals_are_drawn_together(split):
     assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(np.corrcoef(logs.T)[0, 1], abs=0.02)
     np.testing.assert_allclose(drawn.mean(0), logs.mean(0), atol=0.03)
     np.testing.assert_allclose(drawn.std(0), logs.std(0), rtol=0.05)
+
+
+def test_open_peaks_follow_the_depth_that_is_asked_for(fitted, split):
+    """Twice as many open peaks for cells twice as deep, and as many as there are in cells for their own depth."""
+    few, many = (fitted.sample(200, key=jr.key(1), library=[400.0, depth]) for depth in (8.0, 16.0))
+    opened = [dense(m["atac"].X).sum(1).mean() for m in (few, many)]
+    assert opened == pytest.approx([8.0, 16.0], rel=0.05)
+    made, there = fitted.sample(400, key=jr.key(1)), dense(parted(split.study.adata)["atac"].X) > 0
+    assert dense(made["atac"].X).sum(1).mean() == pytest.approx(there.sum(1).mean(), rel=0.1)
+    # As published: no depth, so that codes carry it.
+    modalities = (SPACE.modalities[0], dataclasses.replace(SPACE.modalities[1], depth=False))
+    space = dataclasses.replace(SPACE, modalities=modalities).fit(split)
+    assert space.libraries == ("library",) and space.parts[1].inputs == "binary"
+    drawn = space.counts(np.zeros((300, 4)), np.full(300, 400.0), seed=0)
+    assert drawn[:, GENES:].sum() > 0 and drawn[:, GENES:].max() == 1
 
 
 def test_peaks_as_counts_have_a_library_of_their_own(split):

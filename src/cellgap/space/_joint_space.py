@@ -22,6 +22,7 @@ from cellgap.storage import storable
 
 _BLOCK = 2048
 _SMALLEST = 64
+_ROUNDS = 4
 _DRAWN_VALUES = 1_000_000
 CountLikelihood = Literal["nb", "bernoulli", "poisson"]
 
@@ -83,8 +84,8 @@ class Part(eqx.Module):
         """Return probabilities of binary values from the network's output; without totals, those of a typical cell."""
         logits = out if self.offset is None else out + self.offset
         if self.log_depth is not None and total is not None:
-            logits = logits + (np.log(np.maximum(total, 1.0)) - self.log_depth).astype(np.float32)[:, None]
-        return 0.5 * (1.0 + np.tanh(0.5 * logits))
+            logits = logits + _depth(logits, total, self.log_depth)[:, None]
+        return _sigmoid(logits)
 
     def shares(self, out: Float[np.ndarray, "cells features"]) -> Float[np.ndarray, "cells features"]:
         """Return shares that sum to 1, before calibration."""
@@ -339,6 +340,22 @@ def _in_blocks(function: Callable[..., Any], net: Any, readings: Any, rows: Any)
         done = _run(function, net, readings, filled)
         parts.append(jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], done))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _depth(
+    logits: Float[np.ndarray, "cells features"], total: Float[np.ndarray, " cells"], log_depth: float
+) -> Float[np.ndarray, " cells"]:
+    """Return what makes the expected number of features that are on in a cell its total."""
+    wanted = np.clip(total, 0.5, logits.shape[1] - 0.5)
+    out = np.log(np.maximum(total, 1.0)) - log_depth
+    for _ in range(_ROUNDS):
+        p = _sigmoid(logits + out[:, None])
+        out = out + np.clip((wanted - p.sum(axis=1)) / np.maximum((p * (1 - p)).sum(axis=1), 1e-6), -1.0, 1.0)
+    return out.astype(np.float32)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 def _dense(block: Any) -> np.ndarray:
