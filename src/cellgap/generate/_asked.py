@@ -76,7 +76,9 @@ def asked_guidance(
     return Guidance(weight=float(given)), weights
 
 
-def asked_totals(library: Sequence[float] | np.ndarray, n: int, names: tuple[str, ...]) -> Float[np.ndarray, "n m"]:
+def asked_totals(
+    library: float | Sequence[float | int] | np.ndarray, n: int, names: tuple[str, ...]
+) -> Float[np.ndarray, "n m"]:
     """Return the totals that were asked for, a row a cell.
 
     Raises

@@ -1,6 +1,7 @@
 """Attributes of cells as numbers: their categories, which combinations were seen, and how often."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -13,7 +14,8 @@ from cellgap.study._column import labels_in
 from cellgap.study._design import text_of
 from cellgap.study._wording import close_to
 
-Asked = Mapping[str, str | Sequence[str]]
+Asked = Mapping[str, Any]
+"""A value for all cells, or one a cell (a sequence or column), by name of the attribute."""
 
 
 @storable

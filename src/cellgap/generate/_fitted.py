@@ -110,9 +110,9 @@ class FittedCFGen(eqx.Module):
         guidance: float | Mapping[str, float] | Guidance | str = 1.0,
         weights: Float[np.ndarray, "n k"] | None = None,
         sampler: Sampler | None = None,
-        library: Sequence[float] | np.ndarray | None = None,
+        library: float | Sequence[float | int] | np.ndarray | None = None,
         output: str = "counts",
-        **values: str | Sequence[str],
+        **values: Any,
     ) -> "AnnData | MuData":
         """Return new cells with the attributes that are asked for.
 
@@ -177,7 +177,7 @@ class FittedCFGen(eqx.Module):
         guidance: float | Mapping[str, float] | Guidance | str = 1.0,
         sampler: Sampler | None = None,
         output: str = "counts",
-        **values: str | Sequence[str],
+        **values: Any,
     ) -> "AnnData | MuData":
         """Return measured cells as they would be with other values of some attributes: batch correction, for one.
 
