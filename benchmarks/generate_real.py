@@ -5,8 +5,8 @@ training cells in their place do better, and do generated modalities of a cell b
 Data: myeloid progenitors (7 types), PBMC of six donors with and without interferon (8 types x 2), PBMC of two
 chemistries (9 types), A549 under dexamethasone (3 times; 1,185 genes and the 5,000 most frequent loci). 30 % of the
 cells of every group are held out, a tenth of the others chooses when to stop. Settings are defaults with codes of 20
-and noise of 0.5 on them in training, which the likelihood of the validation cells of these sets and of the PBMC of
-`generate_pbmc.py` prefers to none in all but one.
+and noise of 0.5 on them in training, which has the better likelihood on the validation cells of these sets and of the
+PBMC of `generate_pbmc.py`, but for the progenitors.
 Peer: scVI (scvi-tools, its defaults, the group as batch), drawn from its prior and from the posterior of training cells
 of the same groups. Scores: `cellgap.evaluate.generated_scores`, `accessibility_scores`, `paired_scores`; two seeds.
 """
