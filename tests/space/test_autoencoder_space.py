@@ -16,6 +16,7 @@ from cellgap.encode import Dose, Table
 from cellgap.errors import ConfigError, DataError
 from cellgap.settings import from_dict, to_dict
 from cellgap.space import PCA, Autoencoder, AutoencoderSpace, Genes
+from cellgap.space._autoencoder import training_rows
 from cellgap.space._calibrate_autoencoder import features_of, nll_of_gene_means
 from cellgap.study import Design, Role, Split, Study, split
 from cellgap.study._simulate import simulate_screen
@@ -203,12 +204,12 @@ def test_published_recipe_of_counts(screen, parted):
 
 def test_without_validation_cells_training_cells_are_set_aside(screen):
     parted = split.in_distribution(screen.study(), test=0.2, valid=0.0, min_cells=1)
-    rows, held_out = SMALL._rows(parted)
+    rows, held_out = training_rows(parted, SMALL.valid, SMALL.seed)
     assert len(parted.cells(Role.VALID)) == 0 and len(np.intersect1d(rows, held_out)) == 0
     np.testing.assert_array_equal(np.sort(np.concatenate([rows, held_out])), parted.cells(Role.TRAIN))
     assert len(held_out) == round(0.1 * len(parted.cells(Role.TRAIN)))
-    np.testing.assert_array_equal(held_out, SMALL._rows(parted)[1])
-    assert not np.array_equal(held_out, dataclasses.replace(SMALL, seed=1)._rows(parted)[1])
+    np.testing.assert_array_equal(held_out, training_rows(parted, SMALL.valid, SMALL.seed)[1])
+    assert not np.array_equal(held_out, training_rows(parted, SMALL.valid, 1)[1])
 
 
 def test_likelihood_of_gene_means_by_hand():
