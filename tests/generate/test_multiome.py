@@ -233,6 +233,11 @@ def test_settings_are_checked_and_go_through_toml():
         dataclasses.replace(SPACE, dim=500).fit(small)
 
 
+def test_dispersions_by_category_of_several_modalities_are_refused_at_once():
+    with pytest.raises(ConfigError, match="takes a space of one modality"):
+        dataclasses.replace(MODEL, theta_by="type")
+
+
 def test_other_cells_are_refused(fitted):
     with pytest.raises(DataError, match="AnnData or a MuData, found list"):
         fitted.encode([1, 2])

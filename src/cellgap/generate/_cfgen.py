@@ -23,7 +23,7 @@ from cellgap.generate._network import LatentField
 from cellgap.generate._sampler import Sampler
 from cellgap.generate._train_field import FlowTraining, LatentCells, train_field
 from cellgap.settings import settings
-from cellgap.space import AbstractFittedSpace, AbstractSpace, Autoencoder, CountNoise, noises_by
+from cellgap.space import AbstractFittedSpace, AbstractSpace, Autoencoder, CountNoise, JointAutoencoder, noises_by
 from cellgap.study import Role, Split, Study, split
 from cellgap.train import Loop, run_fingerprint
 
@@ -87,6 +87,10 @@ class CFGen:
             value = getattr(self, name)
             if value is not None and value not in self.attributes:
                 raise ConfigError(f"CFGen({name}={value!r}) is not among the attributes {self.attributes!r}.")
+        if self.theta_by is not None and isinstance(self.space, JointAutoencoder):
+            raise ConfigError(
+                "CFGen(theta_by=...) takes a space of one modality, found a JointAutoencoder: leave it out."
+            )
 
     @classmethod
     def reference(cls, attributes: tuple[str, ...], *, epochs: int = 1500, cells: int, **changes: Any) -> "CFGen":
@@ -131,7 +135,7 @@ class CFGen:
 
     def fit(
         self,
-        study: "Study | Split",
+        study: Study | Split,
         *,
         key: PRNGKeyArray,
         folder: str | Path | None = None,
@@ -225,12 +229,9 @@ class CFGen:
         return dataclasses.replace(fitted, measured_gaps=sampling_gaps(fitted, train, valid))
 
     def _reads_depth(self, space: AbstractFittedSpace) -> bool:
-        if self.depth is not None:
-            if self.depth and not space.libraries:
-                raise ConfigError("CFGen(depth=True) needs a modality whose cells have totals: all are binary here.")
-            return self.depth
-        knows = getattr(space, "inputs", None) or next((p.inputs for p in getattr(space, "parts", ())), "lognorm")
-        return knows == "log1p" and bool(space.libraries)
+        if self.depth and not space.libraries:
+            raise ConfigError("CFGen(depth=True) needs a modality whose cells have totals: all are binary here.")
+        return space.codes_know_totals if self.depth is None else self.depth
 
     def _noises(
         self, divided: Split, space: AbstractFittedSpace, attributes: Attributes, labels: np.ndarray
@@ -238,8 +239,6 @@ class CFGen:
         """Return the count noise of every category of the attribute `theta_by`."""
         if self.theta_by is None:
             return None
-        if space.noise is None:
-            raise ConfigError("CFGen(theta_by=...) needs a space of one modality.")
         by = attributes.names.index(self.theta_by)
         rows = divided.cells(Role.TRAIN)
 

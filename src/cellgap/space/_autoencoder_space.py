@@ -111,6 +111,11 @@ class AutoencoderSpace(AbstractFittedSpace):
         """Errors on validation cells, and how likely their counts are; see `Autoencoder.fit`."""
         return self.scores
 
+    @property
+    def codes_know_totals(self) -> bool:
+        """Whether a code tells the total of its cell: where the encoder sees counts as they are."""
+        return self.inputs == "log1p"
+
     def measured(self, values: Any) -> Float[np.ndarray, "cells genes"]:
         """Return measured values of all genes of the study in gene space; see `AbstractFittedSpace.measured`."""
         return self.gene_space.measured(values)

@@ -111,6 +111,11 @@ class AbstractFittedSpace(eqx.Module):
         """Names of the totals that counts are drawn with."""
         return ("library",)
 
+    @property
+    def codes_know_totals(self) -> bool:
+        """Whether a code tells the (first) total of its cell."""
+        return False
+
     def totals(self, adata: AnnData, rows: np.ndarray | None = None) -> Float[np.ndarray, "cells libraries"]:
         """Return the measured totals of cells, over the genes of the space, in the order of `libraries`."""
         cells = adata if rows is None else adata[rows]

@@ -188,6 +188,11 @@ class JointSpace(AbstractFittedSpace):
         counted = [part.name for part in self.parts if part.has_total]
         return ("library",) if len(counted) == 1 else tuple(f"library_{name}" for name in counted)
 
+    @property
+    def codes_know_totals(self) -> bool:
+        """Whether a code tells the first total of its cell: where the encoder sees these counts as they are."""
+        return next((part.inputs == "log1p" for part in self.parts if part.has_total), False)
+
     def totals(self, adata: AnnData, rows: np.ndarray | None = None) -> Float[np.ndarray, "cells libraries"]:
         """Return the totals of every cell in the order of `libraries`, at least 1."""
         index = rows_of(adata, rows)
