@@ -16,6 +16,7 @@ from cellgap.evaluate import paired_scores
 from cellgap.generate import augment, calibrate_guidance
 from cellgap.space import Modality
 from cellgap.study import Role, parted
+from cellgap.train import Loop
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +247,20 @@ def test_other_cells_are_refused(fitted):
         short = mudata.MuData({"rna": mdata["rna"], "atac": mdata["atac"][:30].copy()})
     with pytest.raises(DataError, match=r"'rna' \(40 cells\) and 'atac' \(30\) have different cells.*intersect_obs"):
         fitted.encode(short)
+
+
+def test_a_map_between_codes_of_several_modalities_gives_their_counts():
+    """Treated cells of both modalities, each with the totals of its control."""
+    mdata = multiome(n=150)
+    mdata.obs["drug"] = np.where(np.arange(300) % 2, "dmso", "x")
+    study = cg.Study(mdata, cg.Design(treatment="drug", control="dmso", context=("type",), counts="X"))
+    parts = cg.split.in_distribution(study, test=0.3, valid=0.1, min_cells=5)
+    quick = dataclasses.replace(SPACE, loop=Loop(n_steps=60, chunk=20, valid_every=20))
+    fitted = cg.transport.MeanShift(space=quick).fit(parts, key=jr.key(0))
+    controls = study.adata[study.rows(study.controls[0])]
+    made = fitted.predict(controls, study.conditions[0], output="counts")
+    assert made.var["modality"].tolist() == study.adata.var["modality"].tolist()
+    x, own = dense(made.X), dense(controls.X)
+    assert x[:, GENES:].max() == 1 and x[:, :GENES].max() > 1
+    assert x[:, :GENES].sum() == pytest.approx(own[:, :GENES].sum(), rel=0.05)
+    assert x[:, GENES:].sum() == pytest.approx((own[:, GENES:] > 0).sum(), rel=0.1)

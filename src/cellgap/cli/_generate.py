@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from cellgap.cli._generate_files import held_out, read_cells, target, written
 from cellgap.cli._say import note, show, warn
 from cellgap.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-    from mudata import MuData
-
-    from cellgap.generate import FittedCFGen
+    from cellgap.generate import FittedCFGen, Sampler
 
 app = App(name="generate", help="Draw cells with chosen attributes as raw counts.")
 
@@ -136,12 +134,12 @@ def sample(
     fitted = opened(run)
     out = target(fitted, out, "generated")
     made = fitted.sample(
-        n, key=jr.key(seed), guidance=_guidance(guidance), sampler=_sampler(fitted, n_steps), **pairs(values)
+        n, key=jr.key(seed), guidance=_guidance(guidance), sampler=_sampler(fitted.sampler, n_steps), **pairs(values)
     )
     unseen = int((~made.obs["seen"].to_numpy(bool)).sum())
     if unseen:
         warn(f"{unseen:,} cells have a combination of attributes that no training cell has.")
-    return _written(made, out)
+    return written(made, out)
 
 
 @app.command
@@ -173,12 +171,14 @@ def translate(
     """
     import jax.random as jr
 
+    from cellgap.generate import TRANSLATION
+
     fitted = opened(run)
     out = target(fitted, out, "translated")
-    cells = _read(data)
-    sampler = _sampler(fitted, n_steps)
+    cells = read_cells(data)
+    sampler = _sampler(TRANSLATION, n_steps)
     made = fitted.translate(cells, key=jr.key(seed), guidance=_guidance(guidance), sampler=sampler, **pairs(values))
-    return _written(made, out)
+    return written(made, out)
 
 
 @app.command
@@ -217,11 +217,11 @@ def augment(
     fitted = opened(run)
     out = target(fitted, out, "augmented")
     more = topped_up(
-        fitted, _read(data), label=label, per_class=per_class, key=jr.key(seed), guidance=_guidance(guidance)
+        fitted, read_cells(data), label=label, per_class=per_class, key=jr.key(seed), guidance=_guidance(guidance)
     )
     made = more.obs["generated"].to_numpy(bool)
     show(f"{int(made.sum()):,} generated cells below {int((~made).sum()):,}")
-    return _written(more, out)
+    return written(more, out)
 
 
 @app.command
@@ -254,7 +254,7 @@ def calibrate(
     from cellgap.generate import calibrate_guidance
 
     fitted = opened(run)
-    cells = _held_out(run) if data is None else _read(data)
+    cells = held_out(run) if data is None else read_cells(data)
     found = calibrate_guidance(fitted, cells, attribute, key=jr.key(seed))
     if as_json:
         best = {"weight": found.guidance.weight, "window": list(found.guidance.window)}
@@ -340,21 +340,6 @@ def pairs(values: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def target(fitted: "FittedCFGen", out: Path | None, name: str) -> Path:
-    """Return the file to write cells to.
-
-    Raises
-    ------
-    ConfigError
-        It is not of the kind that holds the cells of this generator.
-    """
-    kind = ".h5ad" if fitted.space.modalities is None else ".h5mu"
-    out = Path(name + kind) if out is None else out
-    if out.suffix != kind:
-        raise ConfigError(f"--out must name an {kind} file, found {str(out)!r}.")
-    return out
-
-
 def _guidance(text: str) -> float | str:
     if text == "calibrated":
         return text
@@ -364,44 +349,12 @@ def _guidance(text: str) -> float | str:
         raise ConfigError(f'--guidance is a number or "calibrated", found {text!r}.') from None
 
 
-def _sampler(fitted: "FittedCFGen", n_steps: int | None) -> Any:
+def _sampler(sampler: "Sampler", n_steps: int | None) -> Any:
     import dataclasses
 
-    return None if n_steps is None else dataclasses.replace(fitted.sampler, n_steps=n_steps)
+    return None if n_steps is None else dataclasses.replace(sampler, n_steps=n_steps)
 
 
 def _told(fitted: "FittedCFGen") -> str:
     known = zip(fitted.attributes.names, fitted.attributes.sizes, strict=True)
     return "attributes: " + ", ".join(f"{name} ({size} values)" for name, size in known)
-
-
-def _read(path: Path) -> "AnnData":
-    from cellgap.study._read import open_study_file
-
-    return open_study_file(path)
-
-
-def _held_out(folder: Path) -> "AnnData":
-    """Return the cells that the split of a run holds out.
-
-    Raises
-    ------
-    ConfigError
-        It holds none out.
-    """
-    from cellgap.cli._run_folder import Run
-    from cellgap.study import Role
-
-    run = Run.open(folder)
-    rows = run.split.cells(Role.TEST, Role.SOURCE, Role.REFERENCE)
-    if not len(rows):
-        raise ConfigError("the split of this run holds no cells out: give held-out cells in a file.")
-    return run.study.adata[rows].to_memory()
-
-
-def _written(cells: "AnnData | MuData", out: Path) -> int:
-    from cellgap.study import write_cells
-
-    write_cells(cells, out)
-    show(f"{cells.n_obs:,} cells: {out}")
-    return 0

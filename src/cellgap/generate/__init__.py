@@ -7,7 +7,7 @@ from cellgap.generate._calibrate import Calibration, calibrate, calibrate_guidan
 from cellgap.generate._cfgen import CFGen
 from cellgap.generate._corrector import Corrector
 from cellgap.generate._field import AbstractField, Told
-from cellgap.generate._fitted import FittedCFGen, Latent
+from cellgap.generate._fitted import TRANSLATION, FittedCFGen, Latent
 from cellgap.generate._gaps import gap_readings
 from cellgap.generate._guidance import Guidance, Guided, guide
 from cellgap.generate._library import LibraryModel
@@ -17,6 +17,7 @@ from cellgap.generate._sampler import Path, Sampler, evaluations, flow
 from cellgap.generate._train_field import FlowTraining
 
 __all__ = [
+    "TRANSLATION",
     "AbstractField",
     "Attributes",
     "CFGen",

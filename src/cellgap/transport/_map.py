@@ -16,6 +16,7 @@ from cellgap.errors import ConfigError, DataError, StorageError
 from cellgap.gap import Gap
 from cellgap.space import AbstractFittedSpace, counts_of, matched_counts
 from cellgap.study import Condition
+from cellgap.study._modalities import MODALITY
 from cellgap.transport._affine import condition_features
 from cellgap.transport._codes import Codes
 from cellgap.transport._familiarity import Nearness, Vocabulary
@@ -117,7 +118,11 @@ class AbstractMap(eqx.Module):
             raise DataError(f"the prediction for {str(condition)!r} is not finite: look at the input cells.")
         if output == "counts":
             measured = counts_of(adata, self.space.layer, self.space.genes)
-            library = np.asarray(measured.sum(axis=1, dtype=np.float64)).ravel()
+            library: np.ndarray = (
+                np.asarray(measured.sum(axis=1, dtype=np.float64)).ravel()
+                if self.space.modalities is None
+                else self.space.totals(adata)
+            )
             # Conditions that are predicted from the same controls must not share their noise.
             state = np.random.SeedSequence([seed, zlib.crc32(repr(condition).encode())]).generate_state(1)
             values = matched_counts(self.space, source, measured).counts(moved, library, seed=int(state[0]))
@@ -131,6 +136,8 @@ class AbstractMap(eqx.Module):
         obs["displacement"] = np.linalg.norm(moved - source, axis=1)
         out = AnnData(X=values, obs=obs)
         out.var_names = [str(gene) for gene in self.space.genes]
+        if (modalities := self.space.modalities) is not None:
+            out.var[MODALITY] = list(modalities)
         out.obsm["X_cellgap"] = moved
         out.obsm["X_cellgap_source"] = source
         out.uns["cellgap"] = {
