@@ -243,6 +243,16 @@ def test_other_cells_are_refused(fitted):
     with pytest.raises(DataError, match="AnnData or a MuData, found list"):
         fitted.encode([1, 2])
     mdata = multiome(n=20)
+    for name, value, says in (
+        ("rna", np.nan, "NaN"),
+        ("atac", np.nan, "NaN"),
+        ("atac", -1.0, "-1"),
+        ("rna", 0.5, "0.5"),
+    ):
+        bad = multiome(n=20)
+        bad[name].X[2, 3] = value
+        with pytest.raises(DataError, match=says):
+            fitted.encode(bad)
     with mudata.set_options(pull_on_update=False):
         short = mudata.MuData({"rna": mdata["rna"], "atac": mdata["atac"][:30].copy()})
     with pytest.raises(DataError, match=r"'rna' \(40 cells\) and 'atac' \(30\) have different cells.*intersect_obs"):
@@ -256,7 +266,7 @@ def test_a_map_between_codes_of_several_modalities_gives_their_counts():
     study = cg.Study(mdata, cg.Design(treatment="drug", control="dmso", context=("type",), counts="X"))
     parts = cg.split.in_distribution(study, test=0.3, valid=0.1, min_cells=5)
     quick = dataclasses.replace(SPACE, loop=Loop(n_steps=60, chunk=20, valid_every=20))
-    fitted = cg.transport.MeanShift(space=quick).fit(parts, key=jr.key(0))
+    fitted = cg.transport.MeanShift(space=quick, encoder=cg.encode.OneHot()).fit(parts, key=jr.key(0))
     controls = study.adata[study.rows(study.controls[0])]
     made = fitted.predict(controls, study.conditions[0], output="counts")
     assert made.var["modality"].tolist() == study.adata.var["modality"].tolist()

@@ -105,6 +105,9 @@ def test_a_broken_file_and_a_file_left_on_disk_are_refused(tmp_path):
     anndata.AnnData(np.ones((2, 2))).write_h5ad(tmp_path / "wrong.h5mu")
     with pytest.raises(DataError, match=r"wrong.h5mu' cannot be read as a MuData"):
         cg.Study.read(tmp_path / "wrong.h5mu", DESIGN)
+    (tmp_path / "empty.h5mu").touch()
+    with pytest.raises(DataError, match=r"empty file \(0 bytes\): expected an .h5mu file"):
+        cg.Study.read(tmp_path / "empty.h5mu", DESIGN)
     write_cells(mdata(), tmp_path / "cells.h5mu")
     with pytest.raises(DataError, match="cannot be left on disk"):
         cg.Study.read(tmp_path / "cells.h5mu", DESIGN, backed=True)

@@ -18,6 +18,7 @@ from cellgap.space._count_noise import CountNoise, draw_counts, known_noise, spa
 from cellgap.space._interface import AbstractFittedSpace
 from cellgap.space._reading import blocks_of, rows_of
 from cellgap.space._train_autoencoder import Cells, Reading, host_cells, inputs_of
+from cellgap.space._transform import refuse_no_counts, refuse_not_finite
 from cellgap.storage import storable
 
 _BLOCK = 2048
@@ -281,6 +282,12 @@ class JointSpace(AbstractFittedSpace):
         ]
 
     def _by_part(self, block: Any) -> list[Any]:
+        # A NaN is not above 0: it would pass for a closed peak.
+        data = block.data if sp.issparse(block) else np.asarray(block)
+        refuse_not_finite(data)
+        refuse_no_counts(
+            data, "A space of several modalities needs raw values", "give counts and fragments as they are."
+        )
         edges = np.cumsum([0, *(len(part.features) for part in self.parts)])
         return [part.taken(block[:, a:b]) for part, (a, b) in zip(self.parts, pairwise(edges), strict=True)]
 

@@ -39,10 +39,9 @@ def transform(
     sparse = sp.issparse(values)
     out: Any = values.astype(np.float32) if sparse else np.array(values, np.float32)
     data: np.ndarray = out.data if sparse else out
-    if not np.isfinite(data).all():
-        raise DataError("The values hold NaN or infinite numbers: remove these cells or genes first.")
+    refuse_not_finite(data)
     if kind == "lognorm":
-        _refuse_no_counts(data)
+        refuse_no_counts(data)
         # Totals in float64: float32 loses whole counts above 2**24.
         total = np.asarray(values.sum(axis=1, dtype=np.float64)).ravel()
         if (total <= 0).any():
@@ -64,13 +63,22 @@ def transform(
     return _apply(out, kind, cofactor)
 
 
-def _refuse_no_counts(data: np.ndarray) -> None:
+def refuse_not_finite(data: np.ndarray) -> None:
+    """Raise ``DataError`` where a value is NaN or infinite."""
+    if not np.isfinite(data).all():
+        raise DataError("The values hold NaN or infinite numbers: remove these cells or genes first.")
+
+
+_OTHERWISE = 'point Design(counts=...) at the counts, or use transform="log1p", "arcsinh" or "none".'
+
+
+def refuse_no_counts(
+    data: np.ndarray, what: str = 'transform="lognorm" needs raw counts', advice: str = _OTHERWISE
+) -> None:
+    """Raise ``DataError`` where a value is negative or not whole; the sentence is ``what, found ...: advice``."""
     if data.size and ((data < 0).any() or (data != np.floor(data)).any()):
         bad = data[(data < 0) | (data != np.floor(data))].flat[0]
-        raise DataError(
-            f'transform="lognorm" needs raw counts, found the value {bad:g}: point Design(counts=...) at the counts, '
-            'or use transform="log1p", "arcsinh" or "none".'
-        )
+        raise DataError(f"{what}, found the value {bad:g}: {advice}")
 
 
 def _apply(out: Any, kind: Transform, cofactor: float) -> Any:

@@ -32,10 +32,11 @@ def open_study_file(path: str | Path, *, backed: bool = False) -> AnnData:
     zarr_store = path.is_dir()
     if zarr_store and not any((path / name).exists() for name in (".zgroup", "zarr.json", ".zattrs")):
         raise DataError(f"{str(path)!r} is a folder but not a zarr store: expected an .h5ad file or a .zarr folder.")
+    kind, writer = (".h5mu", "MuData.write_h5mu") if path.suffix == ".h5mu" else (".h5ad", "AnnData.write_h5ad")
     if not zarr_store and path.stat().st_size == 0:
-        raise DataError(f"{str(path)!r} is an empty file (0 bytes): expected an .h5ad file.")
+        raise DataError(f"{str(path)!r} is an empty file (0 bytes): expected an {kind} file.")
     if not zarr_store and not h5py.is_hdf5(path):
-        raise DataError(f"{str(path)!r} is not an HDF5 file: expected an .h5ad file as AnnData.write_h5ad makes it.")
+        raise DataError(f"{str(path)!r} is not an HDF5 file: expected an {kind} file as {writer} makes it.")
     if path.suffix == ".h5mu":
         if backed:
             raise DataError(f"{str(path)!r} cannot be left on disk: write it as one AnnData, or read it whole.")
