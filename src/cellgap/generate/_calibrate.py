@@ -37,7 +37,8 @@ class Calibration:
     Parameters
     ----------
     guidance
-        The chosen one: weight 1 unless another is better, by a one-sided t test over categories at 5 %.
+        The chosen one: weight 1 unless another is better, by a one-sided t test over categories at 5 % (of one
+        category alone, the best).
     table
         A row a weight and window, the best first: ``weight, start, end, energy`` (mean over categories of the unbiased
         energy distance of generated to held-out cells), ``difference`` to weight 1 and its ``standard_error`` over
@@ -200,7 +201,7 @@ def calibrate(
         difference = values - found[plain]
         error = float(difference.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
         rows.append((*at, float(values.mean()), float(difference.mean()), error))
-        # One category alone says nothing about others; few say little: Student's quantile for their number.
+        # Few categories say little about others, which Student's quantile knows; of one there is no spread to test.
         bound = float(student.ppf(_SURE, len(values) - 1)) * error if len(values) > 1 else 0.0
         if -difference.mean() > bound:
             better[at] = float(values.mean())

@@ -270,6 +270,11 @@ def _whole_cells(data: GenerationData) -> tuple[Picture, ...]:
     return tuple(pictures)
 
 
+def _marks(n: int) -> dict[str, float]:
+    """Return size and opacity of n dots: a few must be seen, many must not hide one another."""
+    return {"size": 2.2, "alpha": 0.45} if n > 500 else {"size": 4.5, "alpha": 0.75}
+
+
 def _genes(data: GenerationData) -> tuple[Picture, ...]:
     """Return mean and variance of every gene, generated against held out, and the variance against the mean."""
 
@@ -283,7 +288,7 @@ def _genes(data: GenerationData) -> tuple[Picture, ...]:
         fig, ax = panel(270, 250, left=52, top=14, bottom=46)
         low, high = _span(x, y)
         ax.plot([low, high], [low, high], color=GRID, linewidth=1.2)
-        dots(ax, x, y, PREDICTED, size=2.2, alpha=0.5)
+        dots(ax, x, y, PREDICTED, **_marks(len(x)))
         ax.set_xlim(low, high)
         ax.set_ylim(low, high)
         linear(ax.xaxis)
@@ -295,7 +300,7 @@ def _genes(data: GenerationData) -> tuple[Picture, ...]:
         pictures.append(Picture(to_svg(fig, sentence, name), sentence))
     fig, ax = panel(270, 250, left=52, top=30, bottom=46)
     for (x, y), color in ((a, MEASURED), (b, PREDICTED)):
-        dots(ax, x, y, color, size=2.2, alpha=0.45)
+        dots(ax, x, y, color, **_marks(len(x)))
     ax.set_xlim(*_span(a[0], b[0]))
     ax.set_ylim(*_span(a[1], b[1]))
     linear(ax.xaxis)
@@ -314,7 +319,7 @@ def _rates(other: OtherModality) -> Picture:
     x, y = other.real, other.generated
     low, high = _span(x, y)
     ax.plot([low, high], [low, high], color=GRID, linewidth=1.2)
-    dots(ax, x, y, PREDICTED, size=2.2, alpha=0.4)
+    dots(ax, x, y, PREDICTED, **_marks(len(x)))
     ax.set_xlim(low, high)
     ax.set_ylim(low, high)
     linear(ax.xaxis)

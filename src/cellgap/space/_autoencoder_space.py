@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Array, Float
 
@@ -15,7 +14,7 @@ from cellgap.space._count_noise import CountNoise, known_noise
 from cellgap.space._genes import GeneSpace
 from cellgap.space._interface import AbstractFittedSpace
 from cellgap.space._log_expression import shares_of_log_expression
-from cellgap.space._reading import blocks_of, rows_of
+from cellgap.space._reading import blocks_of, dense, rows_of
 from cellgap.space._train_autoencoder import Inputs
 from cellgap.storage import storable
 
@@ -133,11 +132,11 @@ class AutoencoderSpace(AbstractFittedSpace):
     def _inputs(self, adata: AnnData, index: np.ndarray) -> Iterator[np.ndarray]:
         if self.inputs == "lognorm":
             for block in self.gene_space.transformed(adata, index):
-                yield _dense(block)
+                yield dense(block)
             return
         for _, block in blocks_of(adata, self.layer, self.gene_space.study_genes, index):
             self.gene_space.measured(block)  # refuses what are no counts, and cells without any
-            yield np.log1p(_dense(block[:, self.gene_space.columns]).astype(np.float32))
+            yield np.log1p(dense(block[:, self.gene_space.columns]).astype(np.float32))
 
     def decode(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
         """Return codes as log-normalized expression: what measured values are on average, not the logarithm of a mean.
@@ -203,7 +202,3 @@ def _blockwise(
         filled[: len(block)] = block
         parts.append(np.asarray(_run(function, net, jnp.asarray(filled)))[: len(block)])
     return np.concatenate(parts)
-
-
-def _dense(block: Any) -> np.ndarray:
-    return block.toarray() if sp.issparse(block) else np.asarray(block)

@@ -83,10 +83,7 @@ def calibrated(space: AutoencoderSpace, split: Split, rows: np.ndarray, rule: Di
     """
     adata = split.study.adata
     z = space.encode(adata, rows)
-    spread = z.std(axis=0)
-    # A coordinate that the network does not use stays 0.
-    spread = np.where(spread > _SPREAD_MIN * max(float(spread.max()), _SPREAD_MIN), spread, 1.0).astype(np.float32)
-    space = eqx.tree_at(lambda s: (s.center, s.spread), space, (z.mean(axis=0), spread))
+    space = eqx.tree_at(lambda s: (s.center, s.spread), space, (z.mean(axis=0), spread_of(z)))
     if space.net.log_theta is None:
         noise = noise_of_log_expression(space, split, floor=0.0)
     else:
@@ -98,6 +95,12 @@ def calibrated(space: AutoencoderSpace, split: Split, rows: np.ndarray, rule: Di
             theta = np.exp(np.asarray(space.net.log_theta)[: len(one)])
             noise = dataclasses.replace(noise, factor=one, theta=theta, fresh=one, rule=rule)
     return eqx.tree_at(lambda s: s.noise, space, noise, is_leaf=lambda leaf: leaf is None)
+
+
+def spread_of(z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, " dim"]:
+    """Return the standard deviations of codes; 1 for a coordinate that the network does not use, which stays 0."""
+    spread = z.std(axis=0)
+    return np.where(spread > _SPREAD_MIN * max(float(spread.max()), _SPREAD_MIN), spread, 1.0).astype(np.float32)
 
 
 def nll_of_gene_means(counts: Num[np.ndarray, "cells features"], held_out: Num[np.ndarray, "others features"]) -> float:

@@ -15,7 +15,7 @@ from cellgap.settings import settings
 from cellgap.space._count_noise import CountNoise, known_noise
 from cellgap.space._interface import AbstractFittedSpace, AbstractSpace
 from cellgap.space._log_expression import noise_of_log_expression, shares_of_log_expression
-from cellgap.space._reading import blocks_of, rows_of
+from cellgap.space._reading import blocks_of, dense, rows_of
 from cellgap.space._reconstruction import reconstruction_of
 from cellgap.space._selection import mean_and_variance, most_variable, normalized_dispersion
 from cellgap.space._transform import Transform, transform
@@ -191,7 +191,7 @@ class GeneSpace(AbstractFittedSpace):
         """Return measured values of all genes of the study in gene space; see `AbstractFittedSpace.measured`."""
         if values.shape[1] != len(self.study_genes):
             raise DataError(f"Expected values of the {len(self.study_genes)} genes of the study, found {values.shape}.")
-        return _dense(self._gene_space(values))
+        return dense(self._gene_space(values))
 
     def encode(self, adata: AnnData, rows: Sequence[int] | np.ndarray | None = None) -> Float[np.ndarray, "cells dim"]:
         """Return the (scaled) expression of cells; see `AbstractFittedSpace.encode`."""
@@ -199,7 +199,7 @@ class GeneSpace(AbstractFittedSpace):
         out = np.empty((len(index), self.dim), np.float32)
         start = 0
         for block in self.transformed(adata, index):
-            out[start : start + block.shape[0]] = self.to_code(_dense(block))
+            out[start : start + block.shape[0]] = self.to_code(dense(block))
             start += block.shape[0]
         return out
 
@@ -214,7 +214,3 @@ class GeneSpace(AbstractFittedSpace):
     def rates(self, z: Float[np.ndarray, "cells dim"]) -> Float[np.ndarray, "cells genes"]:
         """Return the expected shares of genes; see `AbstractFittedSpace.rates`."""
         return known_noise(self.noise).rates(shares_of_log_expression(self.decode(z)))
-
-
-def _dense(block: Any) -> np.ndarray:
-    return block.toarray() if sp.issparse(block) else np.asarray(block)

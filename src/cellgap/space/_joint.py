@@ -16,11 +16,11 @@ from cellgap.errors import ConfigError, DataError
 from cellgap.nn import Activation, JointAutoencoderNet, Norm
 from cellgap.settings import settings
 from cellgap.space._autoencoder import training_rows
-from cellgap.space._calibrate_autoencoder import line_through
+from cellgap.space._calibrate_autoencoder import line_through, spread_of
 from cellgap.space._count_noise import SAMPLE_VALUES, DispersionRule, fit_count_noise, theta_within
 from cellgap.space._interface import AbstractSpace
 from cellgap.space._joint_space import CountLikelihood, JointSpace, Part, cells_of
-from cellgap.space._reading import blocks_of
+from cellgap.space._reading import blocks_of, dense
 from cellgap.space._reconstruction import reconstruction_of
 from cellgap.space._train_autoencoder import Cells, Recipe, inputs_of, losses, train_network
 from cellgap.study import CellBlock, ShuffledReader, Split, modality_columns
@@ -212,7 +212,6 @@ class JointAutoencoder(AbstractSpace):
         space = JointSpace(
             parts=tuple(parts),
             net=kept,
-            column=self.column,
             study_features=tuple(map(str, study.genes)),
             measured_in=study.design.counts,
             center=np.zeros(self.dim, np.float32),
@@ -274,7 +273,7 @@ class JointAutoencoder(AbstractSpace):
         reader = ShuffledReader(split.study, rows, seed=self.seed)
 
         def prepare(block: CellBlock):
-            return cells_of([_dense(part.taken(block.values[:, part.columns])) for part in parts], parts)
+            return cells_of([dense(part.taken(block.values[:, part.columns])) for part in parts], parts)
 
         return Streamed(reader, min(self.batch_size, len(rows)), prepare)
 
@@ -296,8 +295,7 @@ class JointAutoencoder(AbstractSpace):
         """Return the space with standardized codes and everything that is measured on training cells."""
         adata = split.study.adata
         z = space.encode(adata, rows)
-        spread = z.std(axis=0)
-        spread = np.where(spread > 1e-6 * max(float(spread.max()), 1e-6), spread, 1.0).astype(np.float32)
+        spread = spread_of(z)
         space = dataclasses.replace(space, center=z.mean(axis=0), spread=spread)
         z = (z - space.center) / spread
         parts = []
@@ -323,12 +321,15 @@ class JointAutoencoder(AbstractSpace):
 
 
 def _read(split: Split, parts: list[Part], rows: np.ndarray) -> list[np.ndarray]:
-    """Return the values of every modality, dense, as 16-bit integers where these hold them."""
+    """Return the values of every modality, dense, as 16-bit integers where these hold them, else 32-bit."""
     study = split.study
-    out = [np.zeros((len(rows), len(part.features)), np.int32) for part in parts]
+    out: list[Any] = [np.zeros((len(rows), len(part.features)), np.int16) for part in parts]
     for place, block in blocks_of(study.adata, study.design.counts, [str(g) for g in study.genes], rows):
-        for x, part in zip(out, parts, strict=True):
-            x[place] = _dense(part.taken(block[:, part.columns]))
+        for k, part in enumerate(parts):
+            x = dense(part.taken(block[:, part.columns]))
+            if out[k].dtype == np.int16 and x.size and x.max() > np.iinfo(np.int16).max:
+                out[k] = out[k].astype(np.int32)
+            out[k][place] = x
     return out
 
 
@@ -355,7 +356,3 @@ def _offset(logits: np.ndarray, measured: np.ndarray, n: int) -> np.ndarray:
         if np.abs(step).max() < 1e-4:
             break
     return offset.astype(np.float32)
-
-
-def _dense(block: Any) -> np.ndarray:
-    return block.toarray() if hasattr(block, "toarray") else np.asarray(block)

@@ -16,7 +16,7 @@ from cellgap.errors import DataError
 from cellgap.nn import JointAutoencoderNet
 from cellgap.space._count_noise import CountNoise, draw_counts, known_noise, sparse_rows
 from cellgap.space._interface import AbstractFittedSpace
-from cellgap.space._reading import blocks_of, rows_of
+from cellgap.space._reading import blocks_of, dense, rows_of
 from cellgap.space._train_autoencoder import Cells, Reading, host_cells, inputs_of
 from cellgap.space._transform import refuse_no_counts, refuse_not_finite
 from cellgap.storage import storable
@@ -120,8 +120,6 @@ class JointSpace(AbstractFittedSpace):
         The modalities.
     net
         The trained network.
-    column
-        Of ``var``, which says what modality a feature is of.
     study_features
         All features of the study.
     measured_in
@@ -134,7 +132,6 @@ class JointSpace(AbstractFittedSpace):
 
     parts: tuple[Part, ...]
     net: JointAutoencoderNet
-    column: str = eqx.field(static=True)
     study_features: tuple[str, ...] = eqx.field(static=True)
     measured_in: str | None = eqx.field(static=True)
     center: Float[np.ndarray, " dim"]
@@ -215,7 +212,7 @@ class JointSpace(AbstractFittedSpace):
         index = rows_of(adata, rows)
         out = np.empty((len(index), self.dim), np.float32)
         for place, block in blocks_of(adata, self.layer, self.genes, index):
-            cells = cells_of([_dense(x) for x in self._by_part(block)], self.parts)
+            cells = cells_of([dense(x) for x in self._by_part(block)], self.parts)
             out[place] = _in_blocks(_encode, self.net, tuple(part.reading for part in self.parts), cells)
         return (out - self.center) / self.spread
 
@@ -274,12 +271,9 @@ class JointSpace(AbstractFittedSpace):
         """Return the network's outputs of every modality, or of one."""
         raw = np.asarray(z, np.float32) * self.spread + self.center
         towers = self.net.decoders if only is None else (self.net.decoders[only],)
-        blocks = [_in_blocks(_decode, towers, None, raw[i : i + _BLOCK]) for i in range(0, len(raw), _BLOCK)]
-        widths = [tower.layers[-1].bias.shape[0] for tower in towers]
-        return [
-            np.concatenate([block[k] for block in blocks]) if blocks else np.empty((0, width), np.float32)
-            for k, width in enumerate(widths)
-        ]
+        if not len(raw):
+            return [np.empty((0, tower.layers[-1].bias.shape[0]), np.float32) for tower in towers]
+        return list(_in_blocks(_decode, towers, None, raw))
 
     def _by_part(self, block: Any) -> list[Any]:
         # A NaN is not above 0: it would pass for a closed peak.
@@ -368,7 +362,3 @@ def _depth(
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
-
-
-def _dense(block: Any) -> np.ndarray:
-    return block.toarray() if sp.issparse(block) else np.asarray(block)

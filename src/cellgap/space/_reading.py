@@ -85,3 +85,8 @@ def counts_of(adata: AnnData, layer: str | None, genes: Sequence[str]) -> sp.csr
     """
     blocks = [sp.csr_matrix(block) for _, block in blocks_of(adata, layer, genes, np.arange(adata.n_obs))]
     return sp.csr_matrix(sp.vstack(blocks)) if blocks else sp.csr_matrix((0, len(genes)))
+
+
+def dense(block: Any) -> np.ndarray:
+    """Return a block of values as an array."""
+    return block.toarray() if sp.issparse(block) else np.asarray(block)

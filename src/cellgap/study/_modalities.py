@@ -66,7 +66,7 @@ def joined(mdata: "MuData") -> AnnData:
     for name, table in zip(names, tables, strict=True):
         for column in table.obs.columns:
             if column not in obs.columns:
-                obs[column] = table.obs[column].to_numpy() if table.obs[column].dtype == object else table.obs[column]
+                obs[column] = table.obs[column]
             # Writing MuData repeats columns of modalities under a longer name.
             obs = obs.drop(columns=f"{name}:{column}", errors="ignore")
     shared = set.intersection(*(set(t.layers) for t in tables))
