@@ -73,6 +73,12 @@ SCIB = Peer(
     variable="CELLGAP_SCIB_PYTHON",
     probe="import harmonypy, scib_metrics, importlib.metadata as i; assert i.version('scib-metrics') == '0.5.10'",
 )
+PATHREG = Peer(
+    name="pathreg",
+    requirements=("torchdiffeq==0.2.5", "torch==2.13.0", "numpy"),
+    variable="CELLGAP_PATHREG_PYTHON",
+    probe="import numpy, torch, torchdiffeq; assert torchdiffeq.__version__ == '0.2.5'",
+)
 
 
 def _has(python: str | Path, peer: Peer) -> bool:

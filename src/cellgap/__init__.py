@@ -22,13 +22,16 @@ _WHERE = {
     "Gap": "gap",
     "Gaussian": "transport",
     "Identity": "transport",
+    "Intervention": "dynamics",
     "MeanShift": "transport",
     "Monge": "transport",
+    "NeuralLaw": "dynamics",
     "PerCondition": "transport",
     "Pooled": "transport",
     "QuantileMap": "transport",
     "Split": "study",
     "Study": "study",
+    "Trajectories": "dynamics",
     "Treatment": "study",
     "check": "study",
     "datasets": "study",
@@ -36,6 +39,7 @@ _WHERE = {
     "simulate": "study",
 }
 _MODULES = {
+    "dynamics": "cellgap.dynamics",
     "encode": "cellgap.encode",
     "generate": "cellgap.generate",
     "errors": "cellgap.errors",
@@ -68,7 +72,8 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from cellgap import encode, errors, generate, ot, report, space, study, train, transport
+    from cellgap import dynamics, encode, errors, generate, ot, report, space, study, train, transport
+    from cellgap.dynamics import Intervention, NeuralLaw, Trajectories
     from cellgap.errors import CellgapError
     from cellgap.gap import Gap
     from cellgap.generate import CFGen

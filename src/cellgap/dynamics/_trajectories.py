@@ -130,12 +130,12 @@ class Trajectories:
 
     def every(self, step: int) -> "Trajectories":
         """Return every `step`-th state."""
-        return self._picked([np.arange(0, n, step) for n in self.lengths])
+        return self.picked([np.arange(0, n, step) for n in self.lengths])
 
     def thinned(self, share: float, *, seed: int) -> "Trajectories":
         """Return a random share of the states of each trajectory, its first one always."""
         rng = np.random.default_rng(seed)
-        return self._picked([np.flatnonzero((rng.random(n) < share) | (np.arange(n) == 0)) for n in self.lengths])
+        return self.picked([np.flatnonzero((rng.random(n) < share) | (np.arange(n) == 0)) for n in self.lengths])
 
     def noisy(self, sd: float, *, seed: int) -> "Trajectories":
         """Return the trajectories with normal noise of this standard deviation on every state."""
@@ -178,7 +178,7 @@ class Trajectories:
         """Return a row a state: ``trajectory``, ``time``, the labels, the variables."""
         rows = []
         for name, (_, labels), (times, values) in zip(self.names, self.about.iterrows(), self.each(), strict=True):
-            part = pd.DataFrame(values, columns=list(self.variables))
+            part = pd.DataFrame(values, columns=pd.Index(self.variables))
             for column in reversed(list(self.about.columns)):
                 part.insert(0, column, labels[column])
             part.insert(0, "time", times)
@@ -189,15 +189,14 @@ class Trajectories:
     def _shortened(self, lengths: np.ndarray) -> "Trajectories":
         if (lengths < 1).any():
             raise DataError("a trajectory has no state left.")
-        return self._picked([np.arange(n) for n in lengths])
+        return self.picked([np.arange(n) for n in lengths])
 
-    def _picked(self, picked: Sequence[np.ndarray]) -> "Trajectories":
+    def picked(self, picked: Sequence[np.ndarray]) -> "Trajectories":
+        """Return some states of each trajectory, by their numbers."""
         lengths = np.array([len(p) for p in picked])
         at = np.stack([np.pad(p, (0, lengths.max() - len(p)), mode="edge") for p in picked])
         rows = np.arange(len(self))[:, None]
-        return replace(
-            self, values=self.values[rows, at], times=self.times[rows, at], lengths=lengths.astype(np.int64)
-        )
+        return replace(self, values=self.values[rows, at], times=self.times[rows, at], lengths=lengths.astype(np.int64))
 
 
 def trajectories_of(
@@ -232,7 +231,7 @@ def trajectories_of(
     DataError
         Shapes do not match, a number is not finite, a trajectory has fewer than two states, or names repeat.
     """
-    listed = [np.asarray(v, np.float64) for v in ([values] if np.ndim(values) == 2 else values)]
+    listed = [np.asarray(v, np.float64) for v in _listed(values)]
     clocks = _clocks(times, listed)
     dims = {v.shape[1] if v.ndim == 2 else -1 for v in listed}
     if not listed or len(dims) > 1 or -1 in dims:
@@ -270,6 +269,12 @@ def trajectories_of(
         inputs=np.column_stack(list(given.values())) if given else np.zeros((len(listed), 0)),
         input_names=tuple(given),
     )
+
+
+def _listed(values: Any) -> list[Any]:
+    """Return one array a trajectory."""
+    single = isinstance(values, np.ndarray | pd.DataFrame) and values.ndim == 2
+    return [values] if single else list(values)
 
 
 def _clocks(times: Any, values: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -14,11 +14,15 @@ from cellgap.evaluate._cluster import local_workers
 from cellgap.evaluate._count_panels import CountPanel, count_panels, export_counts
 from cellgap.evaluate._evaluate import evaluate
 from cellgap.evaluate._evaluation import Comparison, Evaluation
+from cellgap.evaluate._forecast_baselines import HeldStart, HeldVelocity, KernelSmooth, TrainingMean, standard_forecasts
+from cellgap.evaluate._forecasts import forecast_errors, forecast_scores, knock_out_scores
 from cellgap.evaluate._generated import GENERATED_METRICS, generated_scores
+from cellgap.evaluate._linear_law import LinearLaw
 from cellgap.evaluate._multimodal import ACCESSIBILITY_METRICS, PAIRED_METRICS, accessibility_scores, paired_scores
 from cellgap.evaluate._populations import Population, Populations
 from cellgap.evaluate._predictors import Predictor, standard_baselines
 from cellgap.evaluate._published import PUBLISHED_METRICS, published_metrics, published_protocol
+from cellgap.evaluate._recovery import jaccard_of_networks, network_scores, recovery_null
 from cellgap.evaluate._scale import merit, scale
 from cellgap.evaluate._suite import SuiteResult, vcc2026
 
@@ -30,25 +34,37 @@ __all__ = [
     "Comparison",
     "CountPanel",
     "Evaluation",
+    "HeldStart",
+    "HeldVelocity",
+    "KernelSmooth",
+    "LinearLaw",
     "PairedDifference",
     "Population",
     "Populations",
     "Predictor",
     "SuiteResult",
+    "TrainingMean",
     "accessibility_scores",
     "count_panels",
     "evaluate",
     "export_counts",
+    "forecast_errors",
+    "forecast_scores",
     "generated_scores",
+    "jaccard_of_networks",
+    "knock_out_scores",
     "local_workers",
     "merit",
     "metrics",
+    "network_scores",
     "paired_bootstrap",
     "paired_scores",
     "published_metrics",
     "published_protocol",
+    "recovery_null",
     "scale",
     "standard_baselines",
+    "standard_forecasts",
     "vcc2026",
 ]
 
