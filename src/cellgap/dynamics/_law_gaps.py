@@ -115,9 +115,8 @@ def _fastest(law: "FittedLaw") -> float:
     states, inputs = jnp.asarray(law.visited.states[some]), jnp.asarray(law.visited.inputs[some])
     own = jax.tree.map(lambda leaf: leaf[0], law.law).settled(law.allowed[0])
     d, order = len(law.variables), law.law.order
-    derivative = np.swapaxes(np.asarray(own.net.jacobian(jnp.concatenate([states, inputs], 1))), 1, 2)[
-        :, :, : order * d
-    ]
+    by_source = np.asarray(own.net.jacobian(jnp.concatenate([states, inputs], 1)), np.float64)
+    derivative = np.swapaxes(by_source, 1, 2)[:, :, : order * d].copy()
     rest = np.zeros(d) if own.rest is None else np.log1p(np.exp(np.asarray(own.rest)))
     rates = []
     for matrix in derivative:
