@@ -36,6 +36,11 @@ app.command("cellgap.cli._compare:compare", name="compare", help="Fit several mo
 app.command("cellgap.cli._predict:predict", name="predict", help="Write the cells predicted under new conditions.")
 app.command("cellgap.cli._evaluate:evaluate", name="evaluate", help="Score a run on what it never saw.")
 app.command("cellgap.cli._generate:app", name="generate", help="Draw cells with chosen attributes as raw counts.")
+app.command(
+    "cellgap.cli._dynamics:app",
+    name="dynamics",
+    help="Learn a law of cells in time: forecast, network, knock-outs.",
+)
 app.command("cellgap.cli._report:report", name="report", help="Write the page of a run, one HTML file.")
 
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import tomli_w
 
@@ -16,9 +16,24 @@ if TYPE_CHECKING:
     from cellgap.transport import AbstractMap
 
 SETTINGS, SPLIT, MODEL, CHECKPOINT = "run.toml", "split.json", "model.json", "checkpoint.eqx"
+FIRST = f"first/{CHECKPOINT}"
+"""Checkpoint of the first of two fits."""
 
 
-def claim(run: RunFile) -> None:
+class Claim(Protocol):
+    """What a folder is claimed for: a run file that was read, of any kind."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that decides the numbers."""
+        ...
+
+
+def claim(run: Claim) -> None:
     """Make the folder of a run and write its settings there, unless it holds the same ones already.
 
     Settings of a run that never began to train (something was wrong with it) are replaced.
@@ -33,10 +48,10 @@ def claim(run: RunFile) -> None:
         raise ConfigError(f"The run folder {str(folder)!r} is a file: choose another with --folder.")
     path = folder / SETTINGS
     if path.exists():
-        differing = _difference(read_toml(path), settings)
+        differing = difference(read_toml(path), settings)
         if not differing:
             return
-        if any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
+        if any((folder / name).exists() for name in (MODEL, CHECKPOINT, FIRST)):
             raise ConfigError(
                 f"{folder} holds another run, with {differing}: choose another with --folder, or delete that one."
             )
@@ -112,6 +127,8 @@ class Run:
                 f"The run in {str(folder)!r} is not finished: continue it with the same `cellgap fit` command."
             )
         settings = read_toml(folder / SETTINGS)
+        if settings.get("model", {}).get("kind") == "NeuralLaw":
+            raise StorageError(f"{str(folder)!r} holds a law, not a map: see `cellgap dynamics --help`.")
         try:
             kept = Path(settings["data"]["path"])
             for section, key in (("data", "backed"), ("run", "seed")):
@@ -152,7 +169,7 @@ class Run:
         return str(read_document(self.folder)["arrays"])
 
 
-def _difference(old: Any, new: Any, where: str = "") -> str:
+def difference(old: Any, new: Any, where: str = "") -> str:
     """Return the first setting in which two run files differ, in words; empty where none does."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in (*new, *(k for k in old if k not in new)):
@@ -160,7 +177,7 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
             if key not in old or key not in new:
                 value = (old if key in old else new)[key]
                 return f"{'' if key in old else 'no '}{name} = {value!r}"
-            found = _difference(old[key], new[key], name)
+            found = difference(old[key], new[key], name)
             if found:
                 return found
         return ""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,19 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
 
     estimators = {name: getattr(transport, name) for name in ESTIMATORS} | {"CFGen": generate.CFGen}
     return from_dict(_completed(section, estimators, "[model]", base))
+
+
+def law_of(section: Mapping[str, Any], base: Path) -> Any:
+    """Return the estimator of laws that the section ``[model]`` of ``cellgap dynamics`` describes.
+
+    Raises
+    ------
+    ConfigError
+        As for `estimator_of`.
+    """
+    from cellgap.dynamics import NeuralLaw
+
+    return from_dict(_completed(section, {"NeuralLaw": NeuralLaw}, "[model]", base))
 
 
 ESTIMATORS = (
@@ -128,11 +142,14 @@ def _kinds_of(hint: Any) -> dict[str, type]:
             encode.Effect,
         )
         return {cls.__name__: cls for cls in (*by_treatment, encode.Context, encode.ContextTable)}
-    if hint is space.AbstractSpace:
+    if space.AbstractSpace in (hint, *typing.get_args(hint)):
         return {cls.__name__: cls for cls in (space.PCA, space.Genes, space.Autoencoder, space.JointAutoencoder)}
     if typing.get_origin(hint) is tuple:
         hint = typing.get_args(hint)[0]
-    return {hint.__name__: hint} if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    classes = [cls for cls in members if isinstance(cls, type) and dataclasses.is_dataclass(cls)]
+    # One of several kinds; a field that takes plain values as well is left to its class.
+    return {cls.__name__: cls for cls in classes} if len(classes) == len(members) else {}
 
 
 def _absolute(source: Any, base: Path) -> Any:

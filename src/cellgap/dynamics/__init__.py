@@ -19,6 +19,7 @@ from cellgap.dynamics._penalties import (
     NoPenalty,
     PathReg,
 )
+from cellgap.dynamics._reading import read_trajectories
 from cellgap.dynamics._recovered import Network
 from cellgap.dynamics._solve import Solution, Solver, solve
 from cellgap.dynamics._sparsity import sparsity
@@ -53,6 +54,7 @@ __all__ = [
     "hill_network",
     "lorenz96",
     "prior_weights",
+    "read_trajectories",
     "rossler",
     "second_order",
     "solve",

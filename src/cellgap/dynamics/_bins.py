@@ -1,7 +1,7 @@
 """From cells with a time to trajectories: groups of cells, sorted, in bins of equal size."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,8 @@ def bin_cells(
     Parameters
     ----------
     split
-        A split of the study, whose design names the time; `cellgap.split.everything` takes all cells.
+        A split of the study, whose design names the time; ``cellgap.split.everything(study, valid=0.0)``
+        takes all cells.
     how
         See `Bins`.
     space
@@ -82,7 +83,7 @@ def bin_cells(
         raise DesignError(f"obs has no column {missing[0]!r}: there are {', '.join(map(str, study.obs.columns[:8]))}.")
     rows = split.cells(Role.TRAIN) if rows is None else np.asarray(rows)
     obs = study.obs.iloc[rows]
-    times = pd.to_numeric(obs[study.design.time], errors="coerce").to_numpy(float)
+    times = np.asarray(pd.to_numeric(obs[study.design.time], errors="coerce"), float)
     if not np.isfinite(times).all():
         raise DataError(f"{int((~np.isfinite(times)).sum())} cells have no finite {study.design.time}: remove them.")
     if space is None:
@@ -90,10 +91,14 @@ def bin_cells(
         space = chosen.fit(split)
     codes = np.asarray(space.encode(study.adata, rows), np.float64)
     variables = space.genes if space.dim == len(space.genes) else [f"code{i}" for i in range(space.dim)]
-    labels: Any = [tuple(row) for row in obs[by].astype(str).to_numpy()] if by else [("all",)] * len(rows)
-    groups = pd.Series(range(len(rows))).groupby(labels, sort=True).indices
+    texts = np.asarray(obs[by].astype(str)) if by else np.full((len(rows), 1), "all")
+    labels = [tuple(map(str, row)) for row in texts]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i, name in enumerate(labels):
+        groups.setdefault(name, []).append(i)
     values, clocks, about, cells = [], [], [], []
-    for name, members in groups.items():
+    for name in sorted(groups):
+        members = np.array(groups[name])
         order = members[np.argsort(times[members], kind="stable")]
         n_bins = min(how.n_bins, len(order) // how.least)
         if n_bins < 2:
@@ -104,7 +109,8 @@ def bin_cells(
         clocks.append(np.array([clock[p].mean() for p in parts]))
         about.append(name)
         cells.append((clock, codes[order]))
-    frame = pd.DataFrame(about, columns=by or ["all"], index=["/".join(name) for name in about])
+    called = pd.Index(["/".join(name) for name in about])
+    frame = pd.DataFrame(about, columns=pd.Index(by or ["all"]), index=called)
     made = trajectories_of(values, clocks, variables=list(map(str, variables)), about=frame)
     return replace(made, cells=tuple(cells)), space
 

@@ -437,6 +437,8 @@ class FittedLaw(eqx.Module):
         acting, allowed = Acting(), self.allowed
         seen = seen.astype(np.float32)
         if intervention is not None:
+            if intervention.dose and self.law.rest is None:
+                raise DataError("doses act on production, which a law without decay does not tell from loss.")
             acting, held = intervention.acting(self.variables, self.units, len(seen))
             allowed = intervention.cut_from(allowed, self.variables, self.law.order)
             seen = np.where(held.moving[:, None] == 0, held.level[:, None], seen) if held is not None else seen
@@ -458,7 +460,11 @@ class FittedLaw(eqx.Module):
                     f"the law has become stiff at time {at:g}: take Solver(method='kvaerno5'), or fit with decay."
                 )
             parts.append(np.asarray(states)[..., :d])
-        return self.units.outward(np.concatenate(parts, 1))
+        out = self.units.outward(np.concatenate(parts, 1))
+        if intervention is not None:
+            for name, level in intervention.hold.items():
+                out[..., self.variables.index(name)] = level  # exactly, and not to the precision of the solution
+        return out
 
     def _told(self, about: Any, n: int) -> Float[np.ndarray, "n c"]:
         frame = pd.DataFrame(dict(about), index=range(n)) if isinstance(about, Mapping) else about

@@ -83,6 +83,8 @@ class Intervention:
         place = _places(variables, [*self.hold, *self.dose])
         if not np.isfinite([*self.hold.values(), *self.dose.values()]).all():
             raise DataError("an intervention holds and doses by finite numbers.")
+        if any(factor < 0 for factor in self.dose.values()):
+            raise DataError("a dose is a factor of 0 or more on production.")
         moving = dose = held = None
         if self.hold:
             still = np.ones(len(variables), np.float32)

@@ -30,10 +30,20 @@ class LambdaPath:
     table: pd.DataFrame
     laws: "tuple[FittedLaw, ...]"
 
-    def best(self, column: str = "valid") -> "FittedLaw":
-        """Return the law with the lowest error, of validation trajectories if not told otherwise."""
-        column = column if self.table[column].notna().any() else "train"
-        return self.laws[int(np.nanargmin(self.table[column].to_numpy(float)))]
+    def best(self, column: str = "valid", *, tolerance: float = 0.1) -> "FittedLaw":
+        """Return the law of the largest strength whose error is close to the lowest one.
+
+        Parameters
+        ----------
+        column
+            Whose error; that of training where nothing was held out.
+        tolerance
+            How much higher than the lowest it may be, as a share: of laws that forecast alike, the sparsest.
+        """
+        errors = self.table[column].to_numpy(float)
+        errors = errors if np.isfinite(errors).any() else self.table["train"].to_numpy(float)
+        close = np.flatnonzero(errors <= (1.0 + tolerance) * np.nanmin(errors))
+        return self.laws[int(close[np.argmax(self.table["strength"].to_numpy(float)[close])])]
 
 
 def path_table(

@@ -164,6 +164,7 @@ class NeuralLaw:
         valid: Trajectories | None = None,
         prior: pd.DataFrame | None = None,
         trust: float = 0.8,
+        space: AbstractFittedSpace | None = None,
         folder: str | Path | None = None,
         progress: bool = False,
     ) -> FittedLaw:
@@ -182,6 +183,9 @@ class NeuralLaw:
             regulators x targets table. They are penalized by ``1 - trust * weight`` of the strength; others fully.
         trust
             How far the prior is believed, between 0 and 1. Edges it lacks are never forbidden.
+        space
+            Of which the variables are coordinates, where trajectories come from cells: forecasts of cells need it.
+            Where a study is given, it is used instead of a new one.
         folder
             Where to keep checkpoints and the log; a run that was stopped there is resumed, bit for bit.
         progress
@@ -194,7 +198,7 @@ class NeuralLaw:
         ConvergenceError
             Training diverged.
         """
-        ready = self._prepared(data, valid, prior, trust, key)
+        ready = self._prepared(data, valid, prior, trust, key, space)
         strengths = jnp.full(self.members + self.null, self.penalty.size)
         result, extra = self._trained(ready, strengths, key, folder, progress)
         return self._fitted(ready, result, np.arange(self.members), extra)
@@ -209,6 +213,7 @@ class NeuralLaw:
         test: Trajectories | None = None,
         prior: pd.DataFrame | None = None,
         trust: float = 0.8,
+        space: AbstractFittedSpace | None = None,
         regulators: Sequence[str] | None = None,
         folder: str | Path | None = None,
         progress: bool = False,
@@ -217,7 +222,7 @@ class NeuralLaw:
 
         Parameters
         ----------
-        data, key, valid, prior, trust, folder, progress
+        data, key, valid, prior, trust, space, folder, progress
             As in `fit`.
         strengths
             Lambdas.
@@ -235,7 +240,7 @@ class NeuralLaw:
             raise ConfigError("NoPenalty has no strength: choose another penalty for a path.")
         if not len(strengths) or min(strengths) < 0:
             raise ConfigError(f"a path needs strengths of 0 or more, found {tuple(strengths)!r}.")
-        ready = self._prepared(data, valid, prior, trust, key)
+        ready = self._prepared(data, valid, prior, trust, key, space)
         # The null learns at the median strength; its scores are the null of all.
         own = np.repeat(np.asarray(strengths, float), self.members)
         all_of = jnp.asarray(np.r_[own, np.full(self.null, np.median(strengths))], jnp.float32)
@@ -247,11 +252,12 @@ class NeuralLaw:
         table = path_table(laws, strengths, ready.train, ready.valid, test, regulators)
         return LambdaPath(table, tuple(laws))
 
-    def _prepared(self, data, valid, prior, trust, key) -> "_Ready":
-        space = None
-        if not isinstance(data, Trajectories):
-            divided_study = split.everything(data) if isinstance(data, Study) else data
-            data, space = bin_cells(divided_study, self.cells)
+    def _prepared(self, data, valid, prior, trust, key, space) -> "_Ready":
+        if isinstance(data, Study):
+            # All cells: what is held out is chosen among trajectories.
+            data, space = bin_cells(split.everything(data), self.cells, space=space, rows=np.arange(data.adata.n_obs))
+        elif isinstance(data, Split):
+            data, space = bin_cells(data, self.cells, space=space)
         rng = np.random.default_rng(np.asarray(jr.key_data(key)).ravel().tolist())
         train, held, how = (data, valid, "trajectories given") if valid is not None else divided(data, self.valid, rng)
         if held is not None and held.variables != train.variables:

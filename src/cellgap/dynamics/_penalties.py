@@ -96,6 +96,8 @@ class NoPenalty(AbstractPenalty):
 class L1(AbstractPenalty):
     """``lambda`` times the mean absolute weight, mean over layers.
 
+    Factors on edges act on the first layer; later ones belong to no edge.
+
     Parameters
     ----------
     strength
@@ -116,16 +118,18 @@ class L1(AbstractPenalty):
         """Return ``lambda mean_l mean |W_l|``."""
         if self.proximal_step:
             return jnp.float32(0.0)
-        return strength * jnp.mean(jnp.stack([jnp.mean(jnp.abs(w)) for w in _matrices(net)]))
+        free = [_on_first(net, factors), 1.0, 1.0]
+        sizes = [jnp.mean(jnp.abs(w) * f) for w, f in zip(_matrices(net), free, strict=True)]
+        return strength * jnp.mean(jnp.stack(sizes))
 
     def proximal(self, net, steps, strength, factors) -> AbstractLawNet:
         """Return the network with all weights soft-thresholded."""
         if not self.proximal_step:
             return net
-        matrices = _matrices(net)
+        matrices, free = _matrices(net), [_on_first(net, factors), 1.0, 1.0]
         shrunk = [
-            soft_threshold(w, eta * strength / (len(matrices) * w.size))
-            for w, eta in zip(matrices, _matrices(steps), strict=True)
+            soft_threshold(w, eta * strength * f / (len(matrices) * w.size))
+            for w, eta, f in zip(matrices, _matrices(steps), free, strict=True)
         ]
         return _with_matrices(net, shrunk)
 
@@ -161,9 +165,10 @@ class L0(AbstractPenalty):
             assert net.log_alpha is not None
             return strength * jnp.mean(open_probability(net.log_alpha[0]) * factors)
         assert isinstance(net, SharedNet) and net.log_alpha is not None
-        shapes = [w.shape for w in net.weights]
+        shapes, free = [w.shape for w in net.weights], [_on_first(net, factors), 1.0, 1.0]
         expected = [
-            jnp.sum(jnp.broadcast_to(open_probability(a), s)) for a, s in zip(net.log_alpha, shapes, strict=True)
+            jnp.sum(jnp.broadcast_to(open_probability(a) * f, s))
+            for a, s, f in zip(net.log_alpha, shapes, free, strict=True)
         ]
         return strength * jnp.sum(jnp.stack(expected)) / sum(a * b for a, b in shapes)
 
@@ -223,8 +228,8 @@ class PathReg(AbstractPenalty):
 
     @property
     def size(self) -> float:
-        """Lambda_1."""
-        return self.strength
+        """Lambda_1; lambda_0 where there is none."""
+        return self.strength or self.gate_strength or 0.0
 
     @property
     def gates(self) -> GateUnit:
@@ -232,18 +237,19 @@ class PathReg(AbstractPenalty):
         return self.unit or "edge"
 
     @property
-    def ratio(self) -> float:
-        """Lambda_0 by lambda_1."""
-        if self.gate_strength is None:
-            return 0.1
-        return self.gate_strength / self.strength if self.strength > 0 else 0.0
+    def parts(self) -> tuple[float, float]:
+        """Lambda_1 and lambda_0, by `size`."""
+        if self.strength == 0 and self.gate_strength:
+            return 0.0, 1.0
+        return 1.0, 0.1 if self.gate_strength is None else self.gate_strength / max(self.strength, 1e-30)
 
     def loss(self, net, gates, strength, factors) -> Float[Array, ""]:
         """Return the penalty of all paths."""
         assert net.log_alpha is not None
         z = tuple(map(open_probability, net.log_alpha)) if self.expected else gates
-        weights = jnp.mean(net.paths() * factors.T)
-        return strength * (weights + self.ratio * jnp.mean(net.paths(gates=z) * factors.T))
+        of_weights, of_gates = self.parts
+        weights, opened = jnp.mean(net.paths() * factors.T), jnp.mean(net.paths(gates=z) * factors.T)
+        return strength * (of_weights * weights + of_gates * opened)
 
 
 @settings
@@ -342,6 +348,11 @@ PenaltyName = Literal["NoPenalty", "L1", "L0", "CNODE", "PathReg", "GroupLasso",
 def _typical(steps: Float[Array, "*group k"]) -> Float[Array, "*group"]:
     """Return one step for a group: a proximal map of a norm has a closed form only where all steps are the same."""
     return 1.0 / jnp.sqrt(jnp.mean(1.0 / steps**2, axis=-1))
+
+
+def _on_first(net: AbstractLawNet, factors: Float[Array, "target source"]) -> Array:
+    """Return the factors on the first weights; of a source of a shared network, the mean over targets."""
+    return factors[..., None] if isinstance(net, PerTargetNet) else jnp.mean(factors, 0)[:, None]
 
 
 def _matrices(net: Any) -> list[Array]:

@@ -60,10 +60,13 @@ def _clock(trajectories: Trajectories, spread: np.ndarray) -> float:
     return max(taken[int(enough[0])], 1e-12)
 
 
-def divided(trajectories: Trajectories, share: float, rng: np.random.Generator) -> tuple[Any, Any, str]:
+def divided(
+    trajectories: Trajectories, share: float, rng: np.random.Generator, *, least: int = 2
+) -> tuple[Any, Any, str]:
     """Return trajectories to train on, those to judge with (None: there is nothing to spare), and which they are.
 
-    Whole trajectories where there are at least five; else the last part of each, where they are long.
+    Whole trajectories where there are at least five; else the last part of each, where they are long and both parts
+    have `least` states.
     """
     n = len(trajectories)
     if share == 0:
@@ -72,7 +75,8 @@ def divided(trajectories: Trajectories, share: float, rng: np.random.Generator) 
         held = np.sort(rng.permutation(n)[: max(1, round(share * n))])
         return trajectories.take(np.setdiff1d(np.arange(n), held)), trajectories.take(held), "trajectories"
     kept = np.ceil((1 - share) * trajectories.lengths).astype(int)
-    if trajectories.lengths.min() < _SHORT:
+    last = trajectories.lengths - kept + 1
+    if trajectories.lengths.min() < _SHORT or min(kept.min(), last.min()) < least:
         return trajectories, None, "nothing"
     numbers = [np.arange(a - 1, n) for a, n in zip(kept, trajectories.lengths, strict=True)]
     return trajectories.picked([np.arange(n) for n in kept]), trajectories.picked(numbers), "the last states"

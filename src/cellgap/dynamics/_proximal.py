@@ -25,6 +25,7 @@ def hierarchical(
     """Return the closest weights with ``|u|_inf <= bound |v|_2``, ``|v|_2`` shrunk by `threshold`.
 
     Minimizes ``|v - b|^2 / 2 + |u - w|^2 / 2 + threshold |b|_2`` over ``(b, w)`` under that bound, for every group.
+    Where v is 0, every direction of b is as good; the first one is taken.
 
     Parameters
     ----------
@@ -46,13 +47,13 @@ def hierarchical(
     h = u.shape[-1]
     counts = jnp.arange(h + 1)
     sums = jnp.concatenate([jnp.zeros_like(norm), jnp.cumsum(sizes, axis=-1)], axis=-1)
-    shrink = jnp.maximum(1.0 - (jnp.asarray(threshold)[..., None] - bound * sums) / jnp.maximum(norm, 1e-30), 0.0) / (
-        1.0 + counts * bound**2
-    )
-    reach = bound * shrink * norm
+    # How long the linear weights become where the largest 0, 1, ... of the others are cut off; in lengths, not in
+    # factors on v, as v may be 0.
+    lengths = jnp.maximum(norm - jnp.asarray(threshold)[..., None] + bound * sums, 0.0) / (1.0 + counts * bound**2)
+    reach = bound * lengths
     below = jnp.concatenate([sizes, jnp.zeros_like(norm)], axis=-1)
     # The first count whose bound is at least the next size: the others stay free.
     chosen = jnp.argmax(reach >= below, axis=-1)[..., None]
-    factor = jnp.take_along_axis(shrink, chosen, axis=-1)
-    limit = jnp.take_along_axis(reach, chosen, axis=-1)
-    return factor * v, jnp.sign(u) * jnp.minimum(limit, jnp.abs(u))
+    length, limit = (jnp.take_along_axis(part, chosen, axis=-1) for part in (lengths, reach))
+    along = jnp.where(norm > 0, v / jnp.maximum(norm, 1e-30), jnp.eye(1, v.shape[-1])[0])
+    return length * along, jnp.sign(u) * jnp.minimum(limit, jnp.abs(u))

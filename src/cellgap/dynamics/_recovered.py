@@ -89,8 +89,8 @@ class Network:
         for name, part in parts.items():
             table[name] = np.nan if part is None else part.to_numpy()[i, j]
         table = table.sort_values("score", ascending=False, kind="stable")
-        table = table[table["kept"]] if kept else table
-        return table.head(len(table) if n is None else n).reset_index(drop=True)
+        table = table.loc[table["kept"].to_numpy(bool)] if kept else table
+        return table.iloc[: len(table) if n is None else n].reset_index(drop=True)
 
 
 def edge_scores(
@@ -111,37 +111,33 @@ def edge_scores(
     """
     sources = jnp.concatenate([states, inputs], 1)
     d = allowed.shape[1]
-    block = max(1, _BLOCK // (sources.shape[1] * d))
+    block = max(1, min(len(sources), _BLOCK // (sources.shape[1] * d)))
+    found, sign, strength = (np.asarray(p, np.float64) for p in _of_members(law, allowed, sources, score, block))
+    return _edges(found, d, law.order), _edges(sign, d, law.order), _edges(strength, d, law.order)
 
+
+@eqx.filter_jit
+def _of_members(law: Law, allowed: Array, sources: Array, score: Score, block: int) -> tuple[Array, Array, Array]:
     def one(member: tuple[Law, Array]) -> tuple[Array, Array, Array]:
         law, allowed = member
         net = law.settled(allowed).net
-        if score == "jacobian":
+        strength = net.groups()
+        if score != "jacobian":
+            found = net.paths() if score == "paths" else strength
+            return found, jnp.zeros_like(found), strength
 
-            def at(row: Array) -> tuple[Array, Array]:
-                derivative = net.jacobian(row[None])[0]
-                return jnp.abs(derivative), derivative
+        def at(row: Array) -> tuple[Array, Array]:
+            derivative = net.jacobian(row[None])[0]
+            return jnp.abs(derivative), derivative
 
-            sizes, signed = (
-                jax.lax.map(at, sources, batch_size=block) if len(sources) <= block else jax.vmap(at)(sources)
-            )
-            found, sign = jnp.mean(sizes, 0), jnp.mean(signed, 0)
-        else:
-            found = net.paths() if score == "paths" else net.groups()
-            sign = jnp.zeros_like(found)
-        return found, sign, net.groups()
+        sizes, signed = jax.lax.map(at, sources, batch_size=block)
+        return jnp.mean(sizes, 0), jnp.mean(signed, 0), strength
 
-    @eqx.filter_jit
-    def all_of(members):
-        return jax.lax.map(one, members)
-
-    found, sign, strength = (np.asarray(part, np.float64) for part in all_of((law, allowed)))
-    return _edges(found, d), _edges(sign, d), _edges(strength, d)
+    return jax.lax.map(one, (law, allowed))
 
 
-def _edges(found: np.ndarray, d: int) -> np.ndarray:
+def _edges(found: np.ndarray, d: int, order: int) -> np.ndarray:
     """Return sources by target, positions and velocities of a variable together, no constants, no self edges."""
-    order = 2 if found.shape[1] >= 2 * d else 1
     out = found[:, :d] if order == 1 else found[:, :d] + found[:, d : 2 * d]
     return out * ~np.eye(d, dtype=bool)
 
@@ -166,7 +162,8 @@ def network_of(
     variables
         Names.
     k
-        Edges that are compared between members; None: as many as are kept, at least one a variable.
+        Edges that are compared between members; None: as many as are kept, at least one a variable, at most a quarter
+        of the possible ones.
     threshold, score
         See `Network`.
     """
@@ -175,7 +172,8 @@ def network_of(
     kept = (strength >= threshold).mean(0) >= 0.5
     off = ~np.eye(d, dtype=bool)
     most = int(off.sum())
-    k = min(max(int(kept.sum()), d) if k is None else k, most)
+    # Where everything is kept everything agrees: at most a quarter of the possible edges say something.
+    k = min(max(int(kept.sum()), d), max(most // 4, 1)) if k is None else min(k, most)
     tops = np.zeros((m, d, d), bool)
     for i in range(m):
         own = np.where(off, scores[i], -np.inf).ravel()
@@ -193,7 +191,7 @@ def network_of(
         p_value = np.where(off, p_value, 1.0)
 
     def frame(values: np.ndarray) -> pd.DataFrame:
-        return pd.DataFrame(values, index=list(variables), columns=list(variables))
+        return pd.DataFrame(values, index=pd.Index(variables), columns=pd.Index(variables))
 
     return Network(
         scores=frame(mean),

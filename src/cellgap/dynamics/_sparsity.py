@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cellgap.dynamics._law import Law
@@ -41,7 +42,7 @@ def sparsity(
     for i in range(len(allowed)):
         own: Law = jax.tree.map(lambda leaf, i=i: leaf[i], law)
         gates = settled(own.net)
-        net = own.masked(gates, allowed[i]).net
+        net = own.masked(gates, jnp.asarray(allowed[i])).net
         matrices = [net.first, net.middle, net.last] if isinstance(net, PerTargetNet) else _weights(net)
         weights = np.concatenate([np.abs(np.asarray(w)).ravel() for w in matrices])
         paths = np.asarray(net.paths())[: law.order * d]

@@ -42,6 +42,9 @@ class LawTraining:
     judge_from, judge_every
         Part of the steps after which states are judged by validation trajectories, and how often; the best one is kept
         for every member by itself.
+    start_noise
+        Standard deviation of noise that is added to start states, anew at every step, in standardized units: a law
+        that is robust to where it starts.
     """
 
     loop: Loop = Loop(n_steps=1500, chunk=50, valid_every=50)
@@ -52,6 +55,7 @@ class LawTraining:
     warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.2
     judge_from: Annotated[float, Field(ge=0, lt=1)] = 0.5
     judge_every: Annotated[int, Field(ge=1)] = 50
+    start_noise: Annotated[float, Field(ge=0)] = 0.0
 
 
 class LawData(eqx.Module):
@@ -190,22 +194,25 @@ def train_law(
     size = n if how.batch_size is None else min(how.batch_size, n)
     warm = max(1.0, how.warm_up * n_steps)
 
-    def error(law: Law, shifts: Array | None, values: Array, data: LawData, rows: Array | None) -> Array:
+    def error(law: Law, shifts: Array | None, values: Array, data: LawData, rows: Array | None) -> tuple[Array, Array]:
         found = predicted(law, values, data, rows, method, substeps, None if shifts is None else shifts)
         there = values[:, data.history - 1 :] if rows is None else values[rows, data.history - 1 :]
         weights = data.weights[:, data.history - 1 :]
         weights = weights if rows is None else weights[rows]
-        weights = weights if shifts is not None else weights.at[:, 0].set(0.0)
+        weights = weights if learn_starts and shifts is not None else weights.at[:, 0].set(0.0)
         squared = jnp.mean((found - there) ** 2, 2)
         return jnp.sum(squared * weights) / jnp.maximum(jnp.sum(weights), 1e-9), found
 
-    def update(law, shifts, moments, key, variant, strength, allowed, factors, rows, rate, data):
+    def update(law, shifts, moments: Any, key, variant, strength, allowed, factors, rows, rate, data):
         values = data.values[variant]
 
         def loss_of(both):
             law, shifts = both
             own, gates = law.sampled(key, allowed)
             at = None if shifts is None else shifts[rows]
+            if how.start_noise > 0:
+                noise = how.start_noise * jr.normal(jr.fold_in(key, 1), (size, values.shape[2]))
+                at = noise if at is None else at + noise
             fit_error, found = error(own, at, values, data, None if size == n else rows)
             total = fit_error + penalty.loss(law.net, gates, strength, factors)
             if shifts is not None and size == n:
@@ -215,7 +222,7 @@ def train_law(
             return total, fit_error
 
         (_, fit_error), grads = jax.value_and_grad(loss_of, has_aux=True)((law, shifts))
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         good = jnp.isfinite(norm)
         # A member whose solution ran away does not move; the others do.
         scale = jnp.where(good, jnp.minimum(1.0, how.clip / jnp.maximum(norm, 1e-12)), 0.0)
@@ -258,9 +265,11 @@ def train_law(
             better: Bool[Array, " m"] = due & (count >= how.judge_from * n_steps) & (now < best_error)
             best = jax.tree.map(lambda new, old: jnp.where(_along(better, new), new, old), law, best)
             best_error = jnp.where(better, now, best_error)
+        # What learns from shuffled courses is no part of the law.
+        own = (members.variant == 0) / jnp.sum(members.variant == 0)
         logs = {
-            "loss": jnp.mean(errors),
-            "valid_loss": jnp.mean(now),
+            "loss": jnp.sum(own * errors),
+            "valid_loss": jnp.sum(own * now),
             "stuck": jnp.mean(stuck),
             "learning_rate": jnp.asarray(rate),
         }
@@ -271,9 +280,9 @@ def train_law(
     shifts = jnp.zeros((m, n, d)) if learn_starts else None
     first = jnp.full(m, jnp.inf)
     now = jnp.zeros(m) if valid is None else eqx.filter_jit(judge)(law, valid)
-    begin = LawState(
-        law, shifts, jax.vmap(adam.init)((law, shifts)), jnp.int32(0), jax.tree.map(jnp.array, law), first, now
-    )
+    weights: Any = (law, shifts)  # modules are trees, which the annotations of optax do not say
+    moments = jax.vmap(adam.init)(weights)
+    begin = LawState(law, shifts, moments, jnp.int32(0), jax.tree.map(jnp.array, law), first, now)
     return fit(
         eqx.Partial(step, (data, valid, members)),
         begin,

@@ -18,8 +18,8 @@ _FIGURES = ("mse", "mse_in", "mse_beyond")
 class Follower(Protocol):
     """What `forecast_scores` asks of a law: the course of trajectories of which it sees the first states."""
 
-    def follow(self, test: Trajectories, *, history: int = 1) -> Any:
-        """Return a state for every time of `test`, (n, t, d)."""
+    def follow(self, trajectories: Trajectories, /, *, history: int) -> Any:
+        """Return a state for every time of the trajectories, (n, t, d)."""
         ...
 
 

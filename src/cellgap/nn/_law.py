@@ -51,11 +51,17 @@ class AbstractLawNet(eqx.Module):
         raise NotImplementedError
 
     def paths(self, *, gates: tuple[Array, ...] | None = None) -> Float[Array, "source target"]:
-        """Return ``|W_1| ... |W_L|``, divided by the widths of the hidden layers; of gates alone where given."""
+        """Return ``|W_1| ... |W_L|``, divided by the widths of the hidden layers; of gates alone where given.
+
+        A linear way around is one more path.
+        """
         raise NotImplementedError
 
     def groups(self) -> Float[Array, "source target"]:
-        """Return the norm of the first weights of every source, by target where targets have their own."""
+        """Return the norm of the first weights of every source, by target where targets have their own.
+
+        The weight of a linear way around is added: what enters linearly enters.
+        """
         raise NotImplementedError
 
     def jacobian(self, s: Float[Array, "n source"]) -> Float[Array, "n source target"]:
@@ -139,7 +145,7 @@ class PerTargetNet(AbstractLawNet):
             return gates[0].T
         width = self.last.shape[1]
         after = jnp.einsum("ihk,ik->ih", jnp.abs(self.middle), jnp.abs(self.last))
-        return jnp.einsum("ijh,ih->ji", jnp.abs(self.first), after) / width**2
+        return _with_skip(jnp.einsum("ijh,ih->ji", jnp.abs(self.first), after) / width**2, self.skip)
 
     def gain(self) -> Float[Array, " target"]:
         """Return how much the later layers of each target make of what the first one gives them.
@@ -152,7 +158,7 @@ class PerTargetNet(AbstractLawNet):
 
     def groups(self) -> Float[Array, "source target"]:
         """Return ``|W_1[i, :, j]|_2`` times the gain of the later layers."""
-        return (jnp.linalg.norm(self.first, axis=2) * self.gain()[:, None]).T
+        return _with_skip((jnp.linalg.norm(self.first, axis=2) * self.gain()[:, None]).T, self.skip)
 
     def jacobian(self, s: Float[Array, "n source"]) -> Float[Array, "n source target"]:
         """Return the derivatives; one way back for all targets, as none reads the units of another."""
@@ -231,18 +237,17 @@ class SharedNet(AbstractLawNet):
 
     def paths(self, *, gates: tuple[Array, ...] | None = None) -> Float[Array, "source target"]:
         """Return the products of weights (or of gates) along paths."""
-        matrices = (
-            [jnp.abs(w) for w in self.weights]
-            if gates is None
-            else [jnp.broadcast_to(z, w.shape) for z, w in zip(gates, self.weights, strict=True)]
-        )
         width = self.weights[1].shape[0]
-        return matrices[0] @ matrices[1] @ matrices[2] / width**2
+        if gates is not None:
+            z = [jnp.broadcast_to(z, w.shape) for z, w in zip(gates, self.weights, strict=True)]
+            return z[0] @ z[1] @ z[2] / width**2
+        w = [jnp.abs(w) for w in self.weights]
+        return _with_skip(w[0] @ w[1] @ w[2] / width**2, self.skip)
 
     def groups(self) -> Float[Array, "source target"]:
-        """Return ``|W_1[j, :]|_2``, the same for every target."""
+        """Return ``|W_1[j, :]|_2``, the same for every target but for what enters linearly."""
         norms = jnp.linalg.norm(self.weights[0], axis=1)
-        return jnp.broadcast_to(norms[:, None], (len(norms), self.weights[2].shape[1]))
+        return _with_skip(jnp.broadcast_to(norms[:, None], (len(norms), self.weights[2].shape[1])), self.skip)
 
     def jacobian(self, s: Float[Array, "n source"]) -> Float[Array, "n source target"]:
         """Return the derivatives."""
@@ -251,6 +256,11 @@ class SharedNet(AbstractLawNet):
         slope_b = _slope(b) if self.activations == 2 else jnp.ones_like(b)
         out = jnp.einsum("jh,nh,hk,nk,ki->nji", self.weights[0], _slope(a), self.weights[1], slope_b, self.weights[2])
         return out if self.skip is None else out + self.skip
+
+
+def _with_skip(through: Array, skip: Array | None) -> Array:
+    """Return what goes through the layers and what goes around them, together."""
+    return through if skip is None else through + jnp.abs(skip)
 
 
 def drawn(net: AbstractLawNet, key: PRNGKeyArray) -> tuple[Array, ...] | None:

@@ -4,17 +4,22 @@ Knows arrays, frames and `Gap` only; who fills a `ReportData` need not have used
 """
 
 from cellgap.report._data import DoseCurve, PopulationView, ReportData
+from cellgap.report._dynamics import Course, DynamicsData, KnockOuts, write_dynamics_report
 from cellgap.report._generation import GenerationData, OtherModality, write_generation_report
 from cellgap.report._page import write_report
 from cellgap.report._scores import shown_conditions
 
 __all__ = [
+    "Course",
     "DoseCurve",
+    "DynamicsData",
     "GenerationData",
+    "KnockOuts",
     "OtherModality",
     "PopulationView",
     "ReportData",
     "shown_conditions",
+    "write_dynamics_report",
     "write_generation_report",
     "write_report",
 ]
