@@ -7,7 +7,8 @@ all states, the penalty, backpropagation and Adam. Hidden width 100, rtol = atol
 hematopoiesis protocol, 529 genes, three lineages of single cells, one solve each.
 Peer: theislab/PathReg at commit 46263bb, run from a checkout (``--pathreg``, CELLGAP_PATHREG, or cloned once beside the
 peers' environments) with torch 2.13.0 and torchdiffeq 0.2.5. Where there is no checkout, ours is measured alone.
-Ours is the same field (shared network, gates of units, path penalty) with Runge-Kutta steps of fourth order between samples.
+Ours is the same field (shared network, gates of units, path penalty) with Runge-Kutta steps of fourth order between
+samples.
 Machine: any CPU. CPU seconds of children on one thread; compiling is not in ours. The peer's first steps need more
 evaluations of its field than later ones (its gates are drawn anew at each), so the mean over the first 20 is taken for
 the batch; the loop is measured for two.

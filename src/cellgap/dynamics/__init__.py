@@ -1,6 +1,7 @@
 """Laws of cells in time: sparse neural differential equations that forecast, name causes and survive interventions."""
 
 from cellgap.dynamics._bins import Bins, bin_cells
+from cellgap.dynamics._bootstrap import bootstrap_cells
 from cellgap.dynamics._chaotic import lorenz96, rossler
 from cellgap.dynamics._fitted_law import FittedLaw
 from cellgap.dynamics._hill import hill_from, hill_network
@@ -50,6 +51,7 @@ __all__ = [
     "Trajectories",
     "Units",
     "bin_cells",
+    "bootstrap_cells",
     "hill_from",
     "hill_network",
     "lorenz96",

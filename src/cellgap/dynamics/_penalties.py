@@ -272,7 +272,7 @@ class GroupLasso(AbstractPenalty):
     so that lambda is that of the objective.
     """
 
-    strength: _Strength = 0.01
+    strength: _Strength = 0.003
     adaptive: bool = False
 
     @property
