@@ -15,10 +15,11 @@ PAGES = (
     "docs/space.md",
     "docs/transport.md",
     "docs/generate.md",
+    "docs/dynamics.md",
     "docs/evaluate.md",
     "docs/scale.md",
 )
-TRAINS = ("README.md", "docs/main.md", "docs/transport.md", "docs/generate.md")
+TRAINS = ("README.md", "docs/main.md", "docs/transport.md", "docs/generate.md", "docs/dynamics.md")
 
 
 @pytest.mark.parametrize(

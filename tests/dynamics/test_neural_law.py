@@ -429,6 +429,7 @@ def swinging():
     return how.fit(data, key=jr.key(0))
 
 
+@pytest.mark.slow
 def test_a_law_of_second_order_follows_what_swings(swinging):
     test = SWING.simulate(6, np.linspace(0, 4, 17), seed=1)
     assert swinging.law.order == 2 and swinging.allowed.shape == (1, 3, 6)
@@ -444,6 +445,7 @@ def test_a_law_of_second_order_follows_what_swings(swinging):
         swinging.follow(test.first(2))
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(strict=True, reason="a screen starts at rest, or from differences; a forecast from Law.start")
 def test_a_screen_of_second_order_starts_as_a_forecast_does(swinging):
     starts = SWING.simulate(6, np.linspace(0, 4, 17), seed=1).starts
@@ -531,6 +533,7 @@ def test_every_penalty_trains(name):
     assert fitted.strength == pytest.approx(penalty.size)
 
 
+@pytest.mark.slow
 def test_a_path_has_a_row_a_strength_and_more_penalty_is_sparser():
     strengths = (1e-3, 0.05, 1.0)
     how = small(members=2, null=1, training=training(200))

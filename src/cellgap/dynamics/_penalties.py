@@ -221,8 +221,8 @@ class PathReg(AbstractPenalty):
     expected gates, one draw of gates for a whole solution.
     """
 
-    strength: _Strength = 0.5
-    gate_strength: _Strength | None = None
+    strength: _Strength = 0.1
+    gate_strength: _Strength | None = 0.3
     unit: GateUnit | None = None
     expected: bool = True
 

@@ -132,6 +132,11 @@ class DynamicsData:
     notes: tuple[str, ...] = ()
 
 
+def _telling(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the log without the share of members that were stuck, where none ever was."""
+    return history.drop(columns=[c for c in ("stuck",) if c in history and not history[c].any()])
+
+
 def write_dynamics_report(data: DynamicsData, path: str | Path) -> Path:
     """Return the path of the page written from `data`: one HTML file that needs nothing else, not even a script.
 
@@ -156,7 +161,7 @@ def write_dynamics_report(data: DynamicsData, path: str | Path) -> Path:
             "courses": courses_picture(data.variables, data.courses, data.training_mean),
             "paths": path_pictures(data.path, data.strength),
             "network": network_picture(data.network, data.kept),
-            "history": history_pictures(data.history),
+            "history": history_pictures(_telling(data.history)),
             "screen": () if data.knock_outs is None else screen_pictures(data.knock_outs),
         }
     page = templates.get_template("dynamics.html").render(
