@@ -39,7 +39,7 @@ from cellgap.train import Loop
 
 SYSTEM = hill_network(5, seed=1)
 TIMES = np.linspace(0, 3, 9)
-DATA = SYSTEM.simulate(10, TIMES, seed=0)
+DATA = SYSTEM.simulate(30, TIMES, seed=0)
 OTHER = SYSTEM.simulate(6, TIMES, seed=1)
 OFF = ~np.eye(5, dtype=bool)
 
@@ -53,7 +53,7 @@ def small(**how) -> NeuralLaw:
     return NeuralLaw(**{"members": 1, "null": 0, "hidden": 4, "training": training()} | how)
 
 
-BASE = small(members=2, null=1, training=training(200))
+BASE = small(members=2, null=1, training=training(400), penalty=GroupLasso(strength=0.01))
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +210,8 @@ def test_a_saved_law_answers_as_before(law, tmp_path):
 def test_the_network_is_found_and_stands_beside_a_null(law):
     network = law.network()
     truth = SYSTEM.adjacency[OFF]
-    # Of 20 pairs; 0.5 is chance. A fit of 200 steps.
-    assert roc_auc_score(truth, network.scores.to_numpy()[OFF]) > 0.75
+    # Of 20 pairs; 0.5 is chance, with a standard deviation of 0.14.
+    assert roc_auc_score(truth, network.scores.to_numpy()[OFF]) > 0.9
     assert network.p_value is not None and (np.diag(network.p_value) == 1).all()
     p = network.p_value.to_numpy()[OFF]
     assert p[truth].mean() < p[~truth].mean()
@@ -383,9 +383,9 @@ def prior_of(wrong: int) -> pd.DataFrame:
 def test_a_prior_helps_and_a_tenth_of_wrong_edges_does_not_ruin_it():
     wrong = round(0.1 * SYSTEM.adjacency.sum())
     assert wrong == 1
-    how = dataclasses.replace(BASE, penalty=GroupLasso(strength=0.03))
-    truth = SYSTEM.adjacency[OFF]
-    fits = [how.fit(DATA, key=jr.key(0), prior=prior) for prior in (None, prior_of(wrong))]
+    how = small(members=2, penalty=GroupLasso(strength=0.03), training=training(200))
+    few, truth = DATA.take(range(8)).noisy(0.05, seed=0), SYSTEM.adjacency[OFF]
+    fits = [how.fit(few, key=jr.key(0), prior=prior) for prior in (None, prior_of(wrong))]
     for score in ("groups", "jacobian"):
         plain, told = (roc_auc_score(truth, w.network(score).scores.to_numpy()[OFF]) for w in fits)
         assert told > 0.85 and told > plain
@@ -676,6 +676,6 @@ def test_constants_are_labels_as_0_and_1_and_standardized_numbers():
 
 
 def test_data_and_settings_are_not_changed_by_a_fit(law):
-    before = SYSTEM.simulate(10, TIMES, seed=0)
+    before = SYSTEM.simulate(30, TIMES, seed=0)
     np.testing.assert_array_equal(DATA.values, before.values)
     assert isinstance(DATA, Trajectories) and law.cells == Bins()

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from cellgap.cli._dynamics_run import EXAMPLE, HINT
-from cellgap.cli._say import note, show
+from cellgap.cli._say import note, show, warn
 from cellgap.errors import ConfigError
 
 app = App(name="dynamics", help="Learn a law of cells in time: forecast, network, knock-outs.")
@@ -58,6 +58,8 @@ def fit(
         return _interrupted(run.folder, quiet)
     if not quiet:
         fitted, parts = found
+        for text in fitted.cautions():
+            warn(text)
         for gap in fitted.gaps(parts.test):
             show(str(gap))
         show(

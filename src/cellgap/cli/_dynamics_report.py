@@ -183,4 +183,4 @@ def _notes(law: "FittedLaw", parts: Parts, left: int, told: str) -> list[str]:
         notes.append(f"Variables are coordinates of cells ({kind}), not genes, and so are edges and knock-outs.")
     if law.stopped == "early":
         notes.append("Training stopped early.")
-    return notes
+    return [*notes, *(text[:1].upper() + text[1:] for text in law.cautions())]

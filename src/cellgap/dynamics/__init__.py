@@ -9,7 +9,7 @@ from cellgap.dynamics._intervention import Intervention
 from cellgap.dynamics._lambda_path import LambdaPath
 from cellgap.dynamics._law import Law, Units
 from cellgap.dynamics._linear_systems import second_order, sparse_linear
-from cellgap.dynamics._neural_law import NeuralLaw, prior_weights
+from cellgap.dynamics._neural_law import NeuralLaw
 from cellgap.dynamics._penalties import (
     CNODE,
     L0,
@@ -20,6 +20,7 @@ from cellgap.dynamics._penalties import (
     NoPenalty,
     PathReg,
 )
+from cellgap.dynamics._prior import prior_weights
 from cellgap.dynamics._reading import read_trajectories
 from cellgap.dynamics._recovered import Network
 from cellgap.dynamics._solve import Solution, Solver, solve

@@ -109,6 +109,34 @@ def law_gaps(
     return tuple(gaps)
 
 
+def cautions(law: "FittedLaw") -> tuple[str, ...]:
+    """Return sentences on what the trajectories of a law cannot tell; see `FittedLaw.cautions`."""
+    d, found = len(law.variables), []
+    if law.visited.number < d * d:
+        found.append(
+            f"{law.visited.number:,} steps of trajectories do not identify {d * (d - 1):,} possible edges: "
+            "the network is a guess among many that forecast alike."
+        )
+    if law.visited.rank < d:
+        found.append(
+            f"trajectories visit {law.visited.rank} of {d} directions of state space: along the others, and for "
+            "interventions that lead there, the law is a guess."
+        )
+    stiff = next((g.value for g in law.measured_gaps if g.name == "stiffness"), 0.0)
+    if stiff > 2:
+        found.append(
+            f"the fastest rate times the training step is {stiff:.2g}: the law is stiff for its steps, take a shorter "
+            "Solver(max_step=...) or method 'kvaerno5'."
+        )
+    if law.members > 1:
+        seeds = next((g.value for g in law.measured_gaps if g.name == "seed gap"), 0.0)
+        if seeds > 0.5:
+            found.append(
+                "members from other seeds agree on less than half of the best edges: the network is no finding."
+            )
+    return tuple(found)
+
+
 def _fastest(law: "FittedLaw") -> float:
     """Return the largest rate of decay or growth at visited states, times the longest training step."""
     some = np.linspace(0, len(law.visited.states) - 1, min(_STATES, len(law.visited.states))).astype(int)

@@ -15,14 +15,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, model_validator
 
 from cellgap.dynamics._bins import Bins, bin_cells
-from cellgap.dynamics._fitted_law import FittedLaw, Visited
+from cellgap.dynamics._fitted_law import FittedLaw
 from cellgap.dynamics._lambda_path import LambdaPath, path_table
 from cellgap.dynamics._law import Law, Units
 from cellgap.dynamics._penalties import GroupLasso, NoPenalty, Penalty
 from cellgap.dynamics._prepare import Constants, Scale, divided, law_data, shuffled, units_of
+from cellgap.dynamics._prior import prior_weights
 from cellgap.dynamics._solve import Solver
 from cellgap.dynamics._train_law import LawData, LawState, LawTraining, Members, train_law
 from cellgap.dynamics._trajectories import Trajectories
+from cellgap.dynamics._visited import Visited
 from cellgap.errors import ConfigError, DataError
 from cellgap.nn import MLP, AbstractLawNet, PerTargetNet, SharedNet
 from cellgap.settings import settings
@@ -424,28 +426,3 @@ class _Ready(NamedTuple):
     allowed: np.ndarray
     factors: np.ndarray
     space: AbstractFittedSpace | None
-
-
-def prior_weights(prior: pd.DataFrame, variables: Sequence[str]) -> Float[np.ndarray, "source target"]:
-    """Return how far each edge is believed, between 0 and 1.
-
-    Raises
-    ------
-    DataError
-        The table names no edge between the variables, or holds a weight outside [0, 1].
-    """
-    d = len(variables)
-    believed = np.zeros((d, d))
-    place = {name: i for i, name in enumerate(variables)}
-    if {"regulator", "target"} <= set(prior.columns):
-        weight = prior["weight"].to_numpy(float) if "weight" in prior else np.ones(len(prior))
-        rows = zip(prior["regulator"].astype(str), prior["target"].astype(str), weight, strict=True)
-        found = [(place[a], place[b], w) for a, b, w in rows if a in place and b in place]
-    else:
-        known = prior.loc[[i for i in prior.index if i in place], [c for c in prior.columns if c in place]]
-        found = [(place[a], place[b], float(known.loc[a, b])) for a in known.index for b in known.columns]
-    for a, b, w in found:
-        believed[a, b] = max(believed[a, b], w)
-    if not found or not np.isfinite(believed).all() or believed.max() > 1 or min(w for *_, w in found) < 0:
-        raise DataError("a prior names regulators and targets among the variables, with weights between 0 and 1.")
-    return believed

@@ -134,7 +134,8 @@ class DynamicsData:
 
 def _telling(history: pd.DataFrame) -> pd.DataFrame:
     """Return the log without the share of members that were stuck, where none ever was."""
-    return history.drop(columns=[c for c in ("stuck",) if c in history and not history[c].any()])
+    never = "stuck" in history and not np.any(history["stuck"].to_numpy(float))
+    return history.drop(columns="stuck") if never else history
 
 
 def write_dynamics_report(data: DynamicsData, path: str | Path) -> Path:
