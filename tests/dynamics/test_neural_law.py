@@ -131,12 +131,7 @@ def test_the_spread_is_that_of_members(law):
         lambda law: law.knock_out(["g0", "g0"]),
         lambda law: law.knock_out([]),
         lambda law: law.knock_out(times=[1.0, 0.5]),
-        pytest.param(
-            lambda law: law.knock_out(start=np.zeros((2, 4))),
-            marks=pytest.mark.xfail(
-                strict=True, raises=ValueError, reason="units are changed before shapes are checked"
-            ),
-        ),
+        pytest.param(lambda law: law.knock_out(start=np.zeros((2, 4)))),
         lambda law: law.forecast_cells(None, TIMES),
     ],
 )
@@ -365,7 +360,6 @@ def test_regulators_restrict_edges():
     np.testing.assert_array_equal(np.diag(allowed), 1)
 
 
-@pytest.mark.xfail(strict=True, reason="a shared network reads a source for all targets as soon as it may read itself")
 def test_regulators_restrict_a_shared_network():
     fitted = small(network="shared", penalty=NoPenalty(), regulators=("g0", "g3"), training=training(20))
     scores = fitted.fit(DATA, key=jr.key(0)).network().scores
@@ -383,12 +377,12 @@ def prior_of(wrong: int) -> pd.DataFrame:
 def test_a_prior_helps_and_a_tenth_of_wrong_edges_does_not_ruin_it():
     wrong = round(0.1 * SYSTEM.adjacency.sum())
     assert wrong == 1
-    how = small(members=2, penalty=GroupLasso(strength=0.03), training=training(200))
-    few, truth = DATA.take(range(8)).noisy(0.05, seed=0), SYSTEM.adjacency[OFF]
-    fits = [how.fit(few, key=jr.key(0), prior=prior) for prior in (None, prior_of(wrong))]
+    how = small(members=2, penalty=GroupLasso(strength=0.1), training=training(200))
+    few, truth = DATA.take(range(12)).noisy(0.03, seed=0), SYSTEM.adjacency[OFF]
+    fits = [how.fit(few, key=jr.key(1), prior=prior) for prior in (None, prior_of(wrong))]
     for score in ("groups", "jacobian"):
         plain, told = (roc_auc_score(truth, w.network(score).scores.to_numpy()[OFF]) for w in fits)
-        assert told > 0.85 and told > plain
+        assert told > 0.85 and told > plain + 0.1
     # What the prior lacks is not forbidden.
     assert (np.asarray(fits[1].allowed) == 1).all()
 
@@ -413,7 +407,6 @@ def test_priors_are_tables_of_edges_or_of_weights():
             prior_weights(wrong, names)
 
 
-@pytest.mark.xfail(strict=True, reason="max(0.0, nan) is 0.0: weights that are not finite pass")
 def test_a_prior_with_weights_that_are_no_numbers_is_refused():
     with pytest.raises(DataError):
         prior_weights(pd.DataFrame({"regulator": ["a"], "target": ["b"], "weight": [np.nan]}), ("a", "b"))
@@ -446,7 +439,6 @@ def test_a_law_of_second_order_follows_what_swings(swinging):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a screen starts at rest, or from differences; a forecast from Law.start")
 def test_a_screen_of_second_order_starts_as_a_forecast_does(swinging):
     starts = SWING.simulate(6, np.linspace(0, 4, 17), seed=1).starts
     screen = swinging.knock_out("x1", start=starts, times=[0.5, 1.0])
@@ -463,7 +455,6 @@ def test_windows_learnt_starts_and_batches():
     assert fitted.horizon == 6.0
 
 
-@pytest.mark.xfail(strict=True, reason="times of every window start at 0, so that none is found to follow another")
 def test_jumps_between_windows_are_penalized():
     data = SYSTEM.simulate(4, np.linspace(0, 6, 13), seed=0, noise=0.1)
     weak, strong = (
@@ -499,7 +490,6 @@ def test_the_adaptive_group_lasso_fits_twice_and_is_sparser():
     assert adaptive.sparsity()["paths"] > plain.sparsity()["paths"]
 
 
-@pytest.mark.xfail(strict=True, reason="the error before the refit is that of judging, which there was none of")
 @pytest.mark.slow
 def test_a_refit_without_validation_reports_its_first_error():
     fitted = small(refit=True, valid=0.0, training=training(20)).fit(DATA, key=jr.key(0))
@@ -626,12 +616,15 @@ def test_else_the_last_states_are_held_out_where_there_are_ten():
 
 def test_parts_that_are_shorter_than_they_need_to_be_are_not_held_out():
     data = trajectories_of(np.arange(36.0).reshape(3, 12, 1), np.arange(12.0))
-    assert divided(data, 0.2, np.random.default_rng(0), least=3)[2] == "the last states"
-    assert divided(data, 0.2, np.random.default_rng(0), least=4) == (data, None, "nothing")
-    assert divided(data, 0.85, np.random.default_rng(0), least=3)[2] == "nothing"
+    train, held, how = divided(data, 0.2, np.random.default_rng(0), history=2)
+    assert how == "the last states"
+    assert train.lengths.tolist() == [10, 10, 10]
+    # What a forecast sees before it is what training saw last.
+    assert held.values[0, :, 0].tolist() == [8.0, 9.0, 10.0, 11.0]
+    assert divided(data, 0.2, np.random.default_rng(0), history=10) == (data, None, "nothing")
+    assert divided(data, 0.85, np.random.default_rng(0), history=2)[2] == "nothing"
 
 
-@pytest.mark.xfail(strict=True, raises=DataError, reason="fit does not tell divided what history and windows need")
 def test_a_history_longer_than_the_last_states_leaves_nothing_to_judge(monkeypatch):
     monkeypatch.setattr("cellgap.dynamics._neural_law.train_law", None)
     data = trajectories_of(np.random.default_rng(0).normal(size=(3, 12, 2)), np.arange(12.0))

@@ -130,7 +130,7 @@ def test_pathreg_is_the_mean_product_of_weights_and_of_gates(kind, unit, expecte
     known = 0.4 * np.mean(path_products(net) * f) + 0.2 * np.mean(gate_products(net, z) * f)
     assert loss(penalty, net, penalty.size, gates=gates) == pytest.approx(known, rel=1e-4)
     # As published, gates weigh a tenth.
-    tenth = PathReg(strength=0.4, unit=unit, expected=expected)
+    tenth = PathReg(strength=0.4, gate_strength=None, unit=unit, expected=expected)
     known = 0.4 * np.mean(path_products(net) * f) + 0.04 * np.mean(gate_products(net, z) * f)
     assert loss(tenth, net, tenth.size, gates=gates) == pytest.approx(known, rel=1e-4)
 
@@ -141,7 +141,8 @@ def test_pathreg_may_be_of_gates_alone():
     assert loss(penalty, net, penalty.size) == pytest.approx(
         0.2 * np.mean(p_open(net.log_alpha[0]) * np.asarray(FACTORS)), rel=1e-4
     )
-    assert loss(PathReg(strength=0.0), net, PathReg(strength=0.0).size) == 0.0
+    nothing = PathReg(strength=0.0, gate_strength=None)
+    assert loss(nothing, net, nothing.size) == 0.0
 
 
 def test_the_step_of_the_group_lasso_shrinks_every_edge_as_its_gradient_would():
@@ -267,6 +268,7 @@ def test_gradients_are_finite_where_weights_are_zero(kind, penalty):
         *(NeuralLaw(penalty=p) for p in PENALTIES),
         NeuralLaw(penalty=PathReg(unit="unit", gate_strength=0.3), network="shared", inputs=("donor",), hidden=7),
         NeuralLaw(penalty=L0(unit="weight"), network="shared", regulators=("a", "b"), window=4, order=2, history=3),
+        NeuralLaw(penalty=PathReg(gate_strength=None)),
         NeuralLaw(penalty=GroupLasso(adaptive=True), starts="learnt", kept=0.2),
         NeuralLaw.reference(),
     ],

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from cellgap import storage
 from cellgap.dynamics._bins import Bins
-from cellgap.dynamics._intervention import Intervention, knock_out_screen
+from cellgap.dynamics._intervention import Intervention, ascending, knock_out_screen
 from cellgap.dynamics._law import Acting, Law, Units
 from cellgap.dynamics._law_gaps import cautions, law_gaps
 from cellgap.dynamics._prepare import Constants
@@ -195,27 +195,11 @@ class FittedLaw(eqx.Module):
         if isinstance(start, AnnData):
             return self.forecast_cells(start, times, intervention=intervention, solver=solver)
         times = np.asarray(times, np.float64)
-        seen = np.asarray(start, np.float64)
-        seen = seen[None] if seen.ndim == 1 else seen
-        seen = seen[:, None] if seen.ndim == 2 else seen
-        if seen.ndim != 3 or seen.shape[2] != len(self.variables):
-            raise DataError(f"starts are (n, {len(self.variables)}) arrays, found the shape {np.shape(start)}.")
-        if not np.isfinite(seen).all():
-            raise DataError("starts hold values that are not finite.")
-        if (
-            times.ndim != 1
-            or not len(times)
-            or not np.isfinite(times).all()
-            or times[0] < 0
-            or (np.diff(times) < 0).any()
-        ):
-            raise DataError("times ascend from 0 on: they are counted from the start.")
+        seen = self._states(start)
+        ascending(times)
         n, k, _ = seen.shape
         told = self._told(about, n)
-        gap = float(np.median(np.diff(self.visited.times)))
-        back = np.arange(1 - k, 1) * gap if start_times is None else np.asarray(start_times, np.float64)
-        if back.shape != (k,) or abs(back[-1]) > 1e-9 or (np.diff(back) <= 0).any():
-            raise DataError(f"start_times are {k} ascending times that end with 0.")
+        back = self._before(start_times, k)
         grid = np.broadcast_to(np.r_[0.0, times], (n, len(times) + 1)) / self.units.clock
         before = np.broadcast_to(back, (n, k)) / self.units.clock
         found = self._solved(self.units.inward(seen), before, grid, told, intervention, solver)[:, :, 1:]
@@ -338,15 +322,12 @@ class FittedLaw(eqx.Module):
         names = [names] if isinstance(names, str) else list(names)
         times = self.visited.times if times is None else np.asarray(times, np.float64)
         if start is None:
-            z, told = self.visited.starts, self.visited.start_inputs
+            seen, before, told = self.visited.starts, self.visited.start_times, self.visited.start_inputs
         else:
-            z = self.units.inward(np.atleast_2d(np.asarray(start, np.float64)))
-            if z.shape[1] != len(self.variables):
-                raise DataError(f"starts are (n, {len(self.variables)}) arrays, found the shape {np.shape(start)}.")
-            told = self._told(about, len(z))
-            if self.law.order == 2:
-                z = np.concatenate([z, np.zeros_like(z)], 1)
-        return knock_out_screen(self, names, z, told, times, value, solver)
+            given = self._states(start)
+            seen, told = self.units.inward(given), self._told(about, len(given))
+            before = np.ones((len(given), 1)) * self._before(None, given.shape[1]) / self.units.clock
+        return knock_out_screen(self, names, (seen, before), told, times, value, solver)
 
     def gaps(self, test: Trajectories | None = None) -> tuple[Gap, ...]:
         """Return how far the law is from what its theory wants, as measured at the end of the fit.
@@ -420,6 +401,31 @@ class FittedLaw(eqx.Module):
             for name, level in intervention.hold.items():
                 out[..., self.variables.index(name)] = level  # exactly, and not to the precision of the solution
         return out
+
+    def _states(self, start: Any) -> Float[np.ndarray, "n k d"]:
+        """Return starts as the last states that were seen.
+
+        Raises
+        ------
+        DataError
+            They have other shapes, or are not finite.
+        """
+        seen = np.asarray(start, np.float64)
+        seen = seen[None] if seen.ndim == 1 else seen
+        seen = seen[:, None] if seen.ndim == 2 else seen
+        if seen.ndim != 3 or seen.shape[2] != len(self.variables) or not seen.size:
+            raise DataError(f"starts are (n, {len(self.variables)}) arrays, found the shape {np.shape(start)}.")
+        if not np.isfinite(seen).all():
+            raise DataError("starts hold values that are not finite.")
+        return seen
+
+    def _before(self, given: Any, k: int) -> Float[np.ndarray, " k"]:
+        """Return the times of `k` states that were seen, in the time of the data, the last one 0."""
+        gap = float(np.median(np.diff(self.visited.times)))
+        back = np.arange(1 - k, 1) * gap if given is None else np.asarray(given, np.float64)
+        if back.shape != (k,) or abs(back[-1]) > 1e-9 or (np.diff(back) <= 0).any():
+            raise DataError(f"start_times are {k} ascending times that end with 0.")
+        return back
 
     def _told(self, about: Any, n: int) -> Float[np.ndarray, "n c"]:
         frame = pd.DataFrame(dict(about), index=range(n)) if isinstance(about, Mapping) else about

@@ -119,7 +119,7 @@ class Intervention:
 def knock_out_screen(
     law: "FittedLaw",
     names: Sequence[str],
-    starts: Float[np.ndarray, "n s"],
+    starts: tuple[Float[np.ndarray, "n k d"], Float[np.ndarray, "n k"]],
     told: Float[np.ndarray, "n c"],
     times: Float[np.ndarray, " t"],
     value: float,
@@ -134,7 +134,7 @@ def knock_out_screen(
     names
         Variables that are held, one after the other.
     starts, told
-        States to start from and constants, in standardized units.
+        States that were seen before the start with their times, and constants, in standardized units.
     times
         Since the start, in the units of the data.
     value
@@ -152,9 +152,11 @@ def knock_out_screen(
     # One more course, of a variable that does not exist: nothing is held.
     held = np.r_[[place[name] for name in names], d]
     levels = np.r_[(value - law.units.center) / law.units.spread, 0.0]
-    entries = law.members * len(starts) * len(grid) * d
+    seen, before = starts
+    entries = law.members * len(seen) * len(grid) * d
     courses, stiff = _screen(
-        law.law, law.allowed, jnp.asarray(starts, jnp.float32), jnp.asarray(told, jnp.float32),
+        law.law, law.allowed, jnp.asarray(seen, jnp.float32), jnp.asarray(before, jnp.float32),
+        jnp.asarray(told, jnp.float32),
         jnp.asarray(grid, jnp.float32), jnp.asarray(held), jnp.asarray(levels[held], jnp.float32),
         method, substeps, tolerance, most, max(1, min(len(held), _BLOCK // max(entries, 1))),
     )  # fmt: skip
@@ -198,17 +200,17 @@ def knock_out_screen(
 
 
 @eqx.filter_jit
-def _screen(law, allowed, starts, told, grid, held, levels, method, substeps, tolerance, most, block):
+def _screen(law, allowed, seen, before, told, grid, held, levels, method, substeps, tolerance, most, block):
     """Return the mean course of every variable that is held, over starts and members, and which became stiff."""
-    n, d = len(starts), allowed.shape[1]
+    n, d = len(seen), allowed.shape[1]
     times = jnp.broadcast_to(grid, (n, len(grid)))
 
     def member(law, allowed, at, level) -> tuple[Array, Array]:
         own = law.settled(allowed)
         still = (jnp.arange(d) != at).astype(jnp.float32)
-        start = jnp.where(still == 0, level, starts[:, :d])
+        start = own.start(jnp.where(still == 0, level, seen), before)
         if law.order == 2:
-            start = jnp.concatenate([start, starts[:, d:] * still], 1)
+            start = start.at[:, d:].multiply(still)
         acting = Acting(jnp.broadcast_to(still, (n, d)))
         found = solve(
             own, start, times, told, method=method, substeps=substeps, tolerance=tolerance, max_steps=most,

@@ -261,7 +261,9 @@ class NeuralLaw:
         elif isinstance(data, Split):
             data, space = bin_cells(data, self.cells, space=space)
         rng = np.random.default_rng(np.asarray(jr.key_data(key)).ravel().tolist())
-        train, held, how = (data, valid, "trajectories given") if valid is not None else divided(data, self.valid, rng)
+        train, held, how = (
+            (data, valid, "trajectories given") if valid is not None else divided(data, self.valid, rng, self.history)
+        )
         if held is not None and held.variables != train.variables:
             raise DataError("validation trajectories have other variables than those of training.")
         units = units_of(train, self.scale)
@@ -280,8 +282,8 @@ class NeuralLaw:
             if odd:
                 raise DataError(f"the regulator {odd[0]!r} is not among the variables of the trajectories.")
             may = np.isin(train.variables, self.regulators)
-            # A variable may always read itself: its own level is no edge.
-            own = np.eye(d, dtype=bool) | may[None]
+            # A variable may always read itself: its own level is no edge. A shared network cannot tell that apart.
+            own = np.eye(d, dtype=bool) | may[None] if self.network == "per_target" else np.tile(may, (d, 1))
             allowed[:, : self.order * d] = np.tile(own, (1, self.order))
         factors = np.ones_like(allowed)
         factors[:, self.order * d :] = 0.0
@@ -338,7 +340,7 @@ class NeuralLaw:
             return result, {"members": members, "once": None}
         strength = jax.vmap(lambda law, allowed: law.settled(allowed).net.groups())(result.state.best, members.allowed)
         strength = jnp.swapaxes(strength, 1, 2)
-        once = result.state.best_error
+        once = result.state.best_error if ready.judged is not None else result.state.error
         if self.refit:
             known = ((strength >= self.kept) | (members.factors == 0)) * members.allowed
             members = eqx.tree_at(lambda w: w.allowed, members, known)
@@ -380,7 +382,7 @@ class NeuralLaw:
         null = np.arange(m - self.null, m)
         states = ready.train.states
         some = np.linspace(0, len(states) - 1, min(len(states), _VISITED)).astype(int)
-        visited = Visited.of(ready.train, ready.units, ready.constants, some, order=self.order)
+        visited = Visited.of(ready.train, ready.units, ready.constants, some, order=self.order, history=self.history)
 
         def of(rows: np.ndarray, tree: Any) -> Any:
             return jax.tree.map(lambda leaf: leaf[rows], tree)

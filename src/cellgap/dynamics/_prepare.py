@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -61,12 +61,12 @@ def _clock(trajectories: Trajectories, spread: np.ndarray) -> float:
 
 
 def divided(
-    trajectories: Trajectories, share: float, rng: np.random.Generator, *, least: int = 2
-) -> tuple[Any, Any, str]:
+    trajectories: Trajectories, share: float, rng: np.random.Generator, history: int = 1
+) -> tuple[Trajectories, Trajectories | None, str]:
     """Return trajectories to train on, those to judge with (None: there is nothing to spare), and which they are.
 
-    Whole trajectories where there are at least five; else the last part of each, where they are long and both parts
-    have `least` states.
+    Whole trajectories where there are at least five; else the last part of each, where they are long, with the
+    `history` before it.
     """
     n = len(trajectories)
     if share == 0:
@@ -74,11 +74,10 @@ def divided(
     if n >= _FEW:
         held = np.sort(rng.permutation(n)[: max(1, round(share * n))])
         return trajectories.take(np.setdiff1d(np.arange(n), held)), trajectories.take(held), "trajectories"
-    kept = np.ceil((1 - share) * trajectories.lengths).astype(int)
-    last = trajectories.lengths - kept + 1
-    if trajectories.lengths.min() < _SHORT or min(kept.min(), last.min()) < least:
+    kept = np.minimum(np.ceil((1 - share) * trajectories.lengths).astype(int), trajectories.lengths - 1)
+    if trajectories.lengths.min() < _SHORT or kept.min() <= history:
         return trajectories, None, "nothing"
-    numbers = [np.arange(a - 1, n) for a, n in zip(kept, trajectories.lengths, strict=True)]
+    numbers = [np.arange(a - history, n) for a, n in zip(kept, trajectories.lengths, strict=True)]
     return trajectories.picked([np.arange(n) for n in kept]), trajectories.picked(numbers), "the last states"
 
 
@@ -197,10 +196,16 @@ def law_data(
         )
     # The first time of a window is 0: laws do not know the time.
     times = (first.times - first.times[:, [history - 1]]) / units.clock
+    follows = np.zeros(max(len(first) - 1, 0), bool)
+    if window is not None and len(first) > 1:
+        name, number = first.about["trajectory"].to_numpy(), first.about["first"].to_numpy()
+        whole = first.lengths[:-1] == window + history
+        follows = (name[1:] == name[:-1]) & (number[1:] == number[:-1] + window) & whole
     return LawData(
         values=jnp.asarray(np.stack([units.inward(v.values) for v in variants])),
         times=jnp.asarray(times, jnp.float32),
         weights=jnp.asarray(first.seen, jnp.float32),
         inputs=jnp.asarray(constants.numbers(first.about, first.inputs), jnp.float32),
+        follows=jnp.asarray(follows),
         history=history,
     )

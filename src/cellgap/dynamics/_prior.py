@@ -27,8 +27,8 @@ def prior_weights(prior: pd.DataFrame, variables: Sequence[str]) -> Float[np.nda
     else:
         known = prior.loc[[i for i in prior.index if i in place], [c for c in prior.columns if c in place]]
         found = [(place[a], place[b], float(known.loc[a, b])) for a in known.index for b in known.columns]
+    if not found or not all(0 <= w <= 1 for *_, w in found):
+        raise DataError("a prior names regulators and targets among the variables, with weights between 0 and 1.")
     for a, b, w in found:
         believed[a, b] = max(believed[a, b], w)
-    if not found or not np.isfinite(believed).all() or believed.max() > 1 or min(w for *_, w in found) < 0:
-        raise DataError("a prior names regulators and targets among the variables, with weights between 0 and 1.")
     return believed

@@ -67,6 +67,8 @@ class LawData(eqx.Module):
         In variants: as measured, and shuffled for the null.
     times, weights, inputs
         Times of the states, their weights in the error, constants.
+    follows
+        Whether a window starts where the one before it ends.
     history
         Number of states that are seen before the solution starts, 1 or more.
     """
@@ -75,6 +77,7 @@ class LawData(eqx.Module):
     times: Float[Array, "n t"]
     weights: Float[Array, "n t"]
     inputs: Float[Array, "n c"]
+    follows: Bool[Array, " pairs"]
     history: int = eqx.field(static=True)
 
 
@@ -217,8 +220,7 @@ def train_law(
             total = fit_error + penalty.loss(law.net, gates, strength, factors)
             if shifts is not None and size == n:
                 jump = found[:-1, -1] - (values[1:, data.history - 1] + shifts[1:])
-                follows = data.times[:-1, -1] == data.times[1:, data.history - 1]
-                total = total + continuity * jnp.mean(jnp.where(follows[:, None], jump, 0.0) ** 2)
+                total = total + continuity * jnp.mean(jnp.where(data.follows[:, None], jump, 0.0) ** 2)
             return total, fit_error
 
         (_, fit_error), grads = jax.value_and_grad(loss_of, has_aux=True)((law, shifts))
@@ -235,7 +237,7 @@ def train_law(
         moved_law = eqx.tree_at(lambda w: w.net, moved_law, net)
         return moved_law, moved_shifts, moments, jnp.where(good, fit_error, _FAR), ~good
 
-    def judge(law: Law, valid: LawData) -> Float[Array, " m"]:
+    def judge(law: Law, valid: LawData, members: Members) -> Float[Array, " m"]:
         def alone(law, variant, allowed):
             return error(law.settled(allowed), None, valid.values[variant], valid, None)[0]
 
@@ -261,7 +263,7 @@ def train_law(
             now = errors
             best = law
         else:
-            now = jax.lax.cond(due, lambda: judge(law, valid), lambda: now)
+            now = jax.lax.cond(due, lambda: judge(law, valid, members), lambda: now)
             better: Bool[Array, " m"] = due & (count >= how.judge_from * n_steps) & (now < best_error)
             best = jax.tree.map(lambda new, old: jnp.where(_along(better, new), new, old), law, best)
             best_error = jnp.where(better, now, best_error)
@@ -279,7 +281,7 @@ def train_law(
     d = data.values.shape[3]
     shifts = jnp.zeros((m, n, d)) if learn_starts else None
     first = jnp.full(m, jnp.inf)
-    now = jnp.zeros(m) if valid is None else eqx.filter_jit(judge)(law, valid)
+    now = jnp.zeros(m) if valid is None else eqx.filter_jit(judge)(law, valid, members)
     weights: Any = (law, shifts)  # modules are trees, which the annotations of optax do not say
     moments = jax.vmap(adam.init)(weights)
     begin = LawState(law, shifts, moments, jnp.int32(0), jax.tree.map(jnp.array, law), first, now)

@@ -87,8 +87,9 @@ class Trajectories:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Trajectories":
         """Return some trajectories, by number or as a mask."""
-        rows = np.arange(len(self))[np.asarray(rows)]
-        if not len(rows):
+        rows = np.asarray(rows)
+        rows = np.arange(len(self))[rows] if rows.size else rows
+        if not rows.size:
             raise DataError("no trajectories are left: none fits what was asked for.")
         return replace(
             self,
@@ -179,7 +180,7 @@ class Trajectories:
         rows = []
         for name, (_, labels), (times, values) in zip(self.names, self.about.iterrows(), self.each(), strict=True):
             part = pd.DataFrame(values, columns=pd.Index(self.variables))
-            for column in reversed(list(self.about.columns)):
+            for column in reversed([c for c in self.about.columns if c not in ("trajectory", "time")]):
                 part.insert(0, column, labels[column])
             part.insert(0, "time", times)
             part.insert(0, "trajectory", name)
@@ -259,7 +260,7 @@ def trajectories_of(
     index = rows.index.astype(str)
     if len(rows) != len(listed) or index.has_duplicates:
         raise DataError(f"there are {len(listed)} trajectories and {index.nunique()} different names of them.")
-    given = {name: np.broadcast_to(np.asarray(v, np.float64), len(listed)) for name, v in (inputs or {}).items()}
+    given = {name: _constant(name, v, len(listed)) for name, v in (inputs or {}).items()}
     return Trajectories(
         values=np.stack([v[p] for v, p in zip(listed, padded, strict=True)]),
         times=np.stack([t[p] for t, p in zip(clocks, padded, strict=True)]),
@@ -269,6 +270,17 @@ def trajectories_of(
         inputs=np.column_stack(list(given.values())) if given else np.zeros((len(listed), 0)),
         input_names=tuple(given),
     )
+
+
+def _constant(name: str, value: Any, n: int) -> np.ndarray:
+    """Return a number a trajectory."""
+    try:
+        found = np.broadcast_to(np.asarray(value, np.float64), n)
+    except ValueError:
+        found = np.array([np.nan])
+    if not np.isfinite(found).all():
+        raise DataError(f"the input {name!r} is a finite number for each of {n} trajectories, found {value!r}.")
+    return found
 
 
 def _listed(values: Any) -> list[Any]:

@@ -18,8 +18,9 @@ class Visited(eqx.Module):
     ----------
     states, inputs
         A sample of them, with what the law is told.
-    starts, start_inputs, start_about
-        The first state of each trajectory, what the law is told of it, its name.
+    starts, start_times, start_inputs, start_about
+        The first states of each trajectory that a forecast sees, when (the last one 0, in standardized time), what the
+        law is told of it, its name.
     times
         Typical times of a trajectory since its start, in the units of the data.
     rank
@@ -30,7 +31,8 @@ class Visited(eqx.Module):
 
     states: Float[np.ndarray, "n s"]
     inputs: Float[np.ndarray, "n c"]
-    starts: Float[np.ndarray, "m s"]
+    starts: Float[np.ndarray, "m k d"]
+    start_times: Float[np.ndarray, "m k"]
     start_inputs: Float[np.ndarray, "m c"]
     start_about: tuple[str, ...]
     times: Float[np.ndarray, " t"]
@@ -39,12 +41,20 @@ class Visited(eqx.Module):
 
     @classmethod
     def of(
-        cls, trajectories: Trajectories, units: Units, constants: Constants, some: np.ndarray, *, order: int
+        cls,
+        trajectories: Trajectories,
+        units: Units,
+        constants: Constants,
+        some: np.ndarray,
+        *,
+        order: int,
+        history: int,
     ) -> "Visited":
         """Return a sample of the states of trajectories."""
         z = units.inward(trajectories.values)
+        clock = trajectories.times / units.clock
+        first, before = z[:, :history], clock[:, :history] - clock[:, [history - 1]]
         if order == 2:
-            clock = trajectories.times / units.clock
             speed = np.gradient(z, axis=1) / np.maximum(np.gradient(clock, axis=1), 1e-9)[..., None]
             z = np.concatenate([z, speed.astype(np.float32)], 2)
         told = constants.numbers(trajectories.about, trajectories.inputs)
@@ -55,6 +65,6 @@ class Visited(eqx.Module):
         longest = int(np.argmax(trajectories.lengths))
         times = trajectories.times[longest, : trajectories.lengths[longest]]
         return cls(
-            own[some], told[who[some]], z[:, 0], told, trajectories.names, times - times[0],
+            own[some], told[who[some]], first, before, told, trajectories.names, times - times[0],
             int((values >= 1e-3 * values[0]).sum()), int((trajectories.lengths - 1).sum()),
         )  # fmt: skip
