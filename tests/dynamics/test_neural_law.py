@@ -131,7 +131,7 @@ def test_the_spread_is_that_of_members(law):
         lambda law: law.knock_out(["g0", "g0"]),
         lambda law: law.knock_out([]),
         lambda law: law.knock_out(times=[1.0, 0.5]),
-        pytest.param(lambda law: law.knock_out(start=np.zeros((2, 4)))),
+        lambda law: law.knock_out(start=np.zeros((2, 4))),
         lambda law: law.forecast_cells(None, TIMES),
     ],
 )
