@@ -169,3 +169,12 @@ def test_a_law_of_cells_moves_populations_and_decodes_them():
         law.forecast(strange, [1.0])
     with pytest.raises(DataError, match="not from cells"):
         dataclasses.replace(law, space=None).forecast(start, [1.0])
+
+
+def test_cells_with_nothing_but_a_time_are_one_trajectory():
+    obs = pd.DataFrame({"dpt": np.linspace(0, 1, 60)}, index=[f"c{i}" for i in range(60)])
+    adata = AnnData(np.random.default_rng(0).random((60, 3)).astype(np.float32), obs=obs)
+    study = Study(adata, Design(time="dpt"))
+    made, _ = bin_cells(split.everything(study), Bins(n_bins=6), rows=np.arange(60))
+    assert made.names == ("all",)
+    assert made.lengths.tolist() == [6]

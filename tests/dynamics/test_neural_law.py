@@ -672,3 +672,22 @@ def test_data_and_settings_are_not_changed_by_a_fit(law):
     before = SYSTEM.simulate(30, TIMES, seed=0)
     np.testing.assert_array_equal(DATA.values, before.values)
     assert isinstance(DATA, Trajectories) and law.cells == Bins()
+
+
+def test_a_shared_network_is_cut_from_a_source_and_not_from_one_edge():
+    fitted = small(network="shared", penalty=NoPenalty(), training=training(20)).fit(DATA, key=jr.key(0))
+    whole = Intervention(cut=[("g0", "*")])
+    apart = DATA.starts.copy()
+    apart[:, 0] += 0.5
+    same, other = (fitted.forecast(x, TIMES, intervention=whole)[..., 1:] for x in (DATA.starts, apart))
+    np.testing.assert_allclose(same, other, atol=1e-6)
+    assert np.abs(fitted.forecast(DATA.starts, TIMES) - fitted.forecast(apart, TIMES))[..., 1:].max() > 1e-4
+    for cut, said in (("g1", "no edges of its own"), ("g0", "from itself")):
+        with pytest.raises(DataError, match=said):
+            fitted.forecast(DATA.starts, TIMES, intervention=Intervention(cut=[("g0", cut)]))
+
+
+def test_trust_in_a_prior_is_a_share():
+    prior = pd.DataFrame({"regulator": ["g0"], "target": ["g1"]})
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        small().fit(DATA, key=jr.key(0), prior=prior, trust=1.5)

@@ -71,7 +71,7 @@ def intervention_of(
     made = Intervention(hold=held, dose=dosed, cut=[_edge(text, law.variables) for text in cut])
     # What is wrong is said before any data are read.
     made.acting(law.variables, law.units, 1)
-    made.cut_from(law.allowed, law.variables, law.law.order)
+    made.cut_from(law)
     return made
 
 

@@ -141,10 +141,16 @@ class FittedLaw(eqx.Module):
         return out
 
     def error(self, trajectories: Trajectories | None) -> float:
-        """Return the mean squared error of forecasts, in the units of the data; nan of nothing."""
+        """Return the mean squared error of forecasts, in the units of the data.
+
+        Of nothing it is nan, of a law that has become stiff infinite.
+        """
         if trajectories is None:
             return float("nan")
-        squared = ((self.follow(trajectories) - trajectories.values) ** 2).mean(2)
+        try:
+            squared = ((self.follow(trajectories) - trajectories.values) ** 2).mean(2)
+        except ConvergenceError:
+            return float("inf")
         later = trajectories.seen.copy()
         later[:, : self.history] = False
         return float(squared[later].mean())
@@ -376,7 +382,7 @@ class FittedLaw(eqx.Module):
             if intervention.dose and self.law.rest is None:
                 raise DataError("doses act on production, which a law without decay does not tell from loss.")
             acting, held = intervention.acting(self.variables, self.units, len(seen))
-            allowed = intervention.cut_from(allowed, self.variables, self.law.order)
+            allowed = intervention.cut_from(self)
             seen = np.where(held.moving[:, None] == 0, held.level[:, None], seen) if held is not None else seen
         method, substeps, tolerance, most = self.steps_between(grid, solver)
         d, parts = seen.shape[2], []

@@ -16,6 +16,7 @@ from cellgap import storage
 from cellgap.dynamics._law import Acting, Units
 from cellgap.dynamics._solve import Solver, solve
 from cellgap.errors import ConditionError, ConvergenceError, DataError
+from cellgap.nn import SharedNet
 from cellgap.study import Condition
 
 if TYPE_CHECKING:
@@ -101,19 +102,34 @@ class Intervention:
             dose = jnp.asarray(np.tile(factor, (n, 1)))
         return Acting(moving, dose), held
 
-    def cut_from(self, allowed: Float[Array, "m d s"], variables: Sequence[str], order: int) -> Float[Array, "m d s"]:
-        """Return which edges there may be, without those that are cut."""
+    def cut_from(self, law: "FittedLaw") -> Float[Array, "m d s"]:
+        """Return which edges of a law there may be, without those that are cut.
+
+        Raises
+        ------
+        DataError
+            A variable is unknown or cut from itself, or the law has no edges of its own to cut.
+        """
         if not self.cut:
-            return allowed
-        d = len(variables)
-        place = _places(variables, [name for edge in self.cut for name in edge if name != "*"])
-        kept = np.ones((d, allowed.shape[2]), np.float32)
+            return law.allowed
+        d, order = len(law.variables), law.law.order
+        shared = isinstance(law.law.net, SharedNet)
+        place = _places(law.variables, [name for edge in self.cut for name in edge if name != "*"])
+        kept = np.ones((d, law.allowed.shape[2]), np.float32)
         for regulator, target in self.cut:
+            if regulator == target:
+                raise DataError(f"{regulator} cannot be cut from itself: what a variable does to itself is no edge.")
+            if shared and target != "*":
+                raise DataError(
+                    f'a shared network has no edges of its own to cut: cut ("{regulator}", "*"), or fit a law with '
+                    'network="per_target".'
+                )
             rows = np.arange(d) if target == "*" else np.array([place[target]])
-            rows = rows[rows != place[regulator]]
+            # In a shared network a source is read by all or by none, itself among them.
+            rows = rows if shared else rows[rows != place[regulator]]
             for o in range(order):
                 kept[rows, place[regulator] + o * d] = 0.0
-        return allowed * jnp.asarray(kept)
+        return law.allowed * jnp.asarray(kept)
 
 
 def knock_out_screen(

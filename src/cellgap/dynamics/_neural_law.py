@@ -80,7 +80,8 @@ class NeuralLaw:
         Share of trajectories that is held out to choose the best step of each member (with fewer than five, the last
         states of each); 0: none.
     refit
-        Fit a second time without penalty on the edges that are kept, which takes away the shrinkage.
+        Fit a second time without penalty on the edges that are kept, which takes away the shrinkage. Shared networks
+        drop a source only where no edge from it is kept.
     kept
         Strength from which an edge is kept: about the standard deviations per unit of time that one of its source
         changes.
@@ -197,6 +198,8 @@ class NeuralLaw:
         ------
         DataError
             Trajectories are too short or do not move, a label is missing, or a study has no times.
+        ConfigError
+            The trust in a prior is not between 0 and 1.
         ConvergenceError
             Training diverged.
         """
@@ -255,6 +258,8 @@ class NeuralLaw:
         return LambdaPath(table, tuple(laws))
 
     def _prepared(self, data, valid, prior, trust, key, space) -> "_Ready":
+        if not 0 <= trust <= 1:
+            raise ConfigError(f"fit(trust=...) is between 0 and 1, found {trust:g}.")
         if isinstance(data, Study):
             # All cells: what is held out is chosen among trajectories.
             data, space = bin_cells(split.everything(data), self.cells, space=space, rows=np.arange(data.adata.n_obs))

@@ -162,7 +162,8 @@ def _build(labels: Labels, columns: dict[str, Column], design: Design) -> None:
     found: list[Condition | None] = []
     told: set[str] = set()
     known: _Known = {}
-    for here in pd.DataFrame({name: columns[name].codes[first] for name in used}).to_dict("records"):
+    rows: list[Any] = pd.DataFrame({name: columns[name].codes[first] for name in used}).to_dict("records")
+    for here in rows or [{}]:  # a design that names times alone has one condition: nothing was done to any cell
         try:
             found.append(_condition_at(here, columns, doses, design, known))
         except (DesignError, ConditionError) as error:
