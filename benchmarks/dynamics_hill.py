@@ -47,7 +47,7 @@ def figures(law: FittedLaw, data: Hill) -> dict[str, float]:
     """Return what is measured of a law."""
     network = law.network()
     found = evaluate.network_scores(network.scores, data.adjacency)
-    own = evaluate.network_scores(network.strength, data.adjacency, threshold=law.kept)
+    own = evaluate.network_scores(network.kept.astype(float), data.adjacency, threshold=0.5)
     errors = evaluate.forecast_errors(law.follow(data.test), data.test, horizon=3.0)
     out = evaluate.forecast_errors(law.follow(data.other_start), data.other_start, horizon=3.0)
     starts, times = data.test.starts, data.test.times[0]

@@ -21,6 +21,7 @@ from cellgap.dynamics._law import Law, Units
 from cellgap.dynamics._penalties import GroupLasso, NoPenalty, Penalty
 from cellgap.dynamics._prepare import Constants, Scale, divided, law_data, shuffled, units_of
 from cellgap.dynamics._prior import prior_weights
+from cellgap.dynamics._recovered import strong
 from cellgap.dynamics._solve import Solver
 from cellgap.dynamics._train_law import LawData, LawState, LawTraining, Members, train_law
 from cellgap.dynamics._trajectories import Trajectories
@@ -83,8 +84,8 @@ class NeuralLaw:
         Fit a second time without penalty on the edges that are kept, which takes away the shrinkage. Shared networks
         drop a source only where no edge from it is kept.
     kept
-        Strength from which an edge is kept: about the standard deviations per unit of time that one of its source
-        changes.
+        Strength from which an edge is kept, if it is a tenth of the strongest of its target too: about the standard
+        deviations per unit of time that one of its source changes.
     solver, training
         See `Solver`, `LawTraining`.
     cells
@@ -347,8 +348,12 @@ class NeuralLaw:
         strength = jnp.swapaxes(strength, 1, 2)
         once = result.state.best_error if ready.judged is not None else result.state.error
         if self.refit:
-            known = ((strength >= self.kept) | (members.factors == 0)) * members.allowed
-            members = eqx.tree_at(lambda w: w.allowed, members, known)
+            # What a variable does to itself, and constants, are no edges: they stay.
+            free = jnp.tile(jnp.eye(members.allowed.shape[1], dtype=bool), (1, self.order))
+            free = jnp.pad(free, ((0, 0), (0, strength.shape[2] - free.shape[1])), constant_values=True)
+            edges = jnp.swapaxes(jnp.where(free, 0.0, strength), 1, 2)
+            known = jnp.swapaxes(strong(edges, self.kept), 1, 2) | free
+            members = eqx.tree_at(lambda w: w.allowed, members, known * members.allowed)
             again = run(result.state.best, members, key_again, "refit", base, NoPenalty())
             return again, {"members": members, "once": once}
         # Edges of the typical strength keep their penalty; weaker ones are penalized more, stronger ones less.

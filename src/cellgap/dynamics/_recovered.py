@@ -1,7 +1,7 @@
 """Networks read from laws: which source enters which target, how surely, and with what sign."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from cellgap.dynamics._law import Law
 
 Score = Literal["jacobian", "paths", "groups"]
+SHARE = 0.1
 _BLOCK = 2**22  # entries of Jacobians at once
 
 
@@ -34,7 +35,8 @@ class Network:
         Share of the scores in laws of shuffled courses that are at least as high, all in units of the mean null score
         of their target; None where no null was fitted.
     kept
-        Whether at least half of the members give the edge a strength of `threshold` or more.
+        Whether at least half of the members give the edge a strength of `threshold` or more, and a tenth or more of the
+        strongest edge of its target.
     k, threshold
         See above.
     stability
@@ -136,6 +138,14 @@ def _of_members(law: Law, allowed: Array, sources: Array, score: Score, block: i
     return jax.lax.map(one, (law, allowed))
 
 
+def strong(strength: Any, threshold: float) -> Any:
+    """Return which edges, (members, source, target), are as strong as `threshold` and a tenth of the best of the target.
+
+    A system that moves fast has strong edges, and strong noise among them: one number alone would not do for all.
+    """
+    return (strength >= threshold) & (strength >= SHARE * strength.max(axis=1, keepdims=True))
+
+
 def _edges(found: np.ndarray, d: int, order: int) -> np.ndarray:
     """Return sources by target, positions and velocities of a variable together, no constants, no self edges."""
     out = found[:, :d] if order == 1 else found[:, :d] + found[:, d : 2 * d]
@@ -169,7 +179,7 @@ def network_of(
     """
     scores, signs, strength = found
     m, d, _ = scores.shape
-    kept = (strength >= threshold).mean(0) >= 0.5
+    kept = strong(strength, threshold).mean(0) >= 0.5
     off = ~np.eye(d, dtype=bool)
     most = int(off.sum())
     # Where everything is kept everything agrees: at most a quarter of the possible edges say something.
