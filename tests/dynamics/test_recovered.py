@@ -73,7 +73,7 @@ def test_k_is_what_is_kept_between_one_a_variable_and_a_quarter_of_all():
     assert made(k=None).k == 1  # a quarter of six
     d, names = 9, tuple("abcdefghi")
     off = ~np.eye(d, dtype=bool)
-    strength = np.zeros((1, d, d))
+    strength = 0.2 * off[None]
     strength[0].flat[np.flatnonzero(off)[:12]] = 1.0
     found = (np.ones((1, d, d)) * off,) * 2 + (strength,)
     for threshold, k in ((0.5, 12), (2.0, 9), (0.0, 18)):
@@ -238,3 +238,11 @@ def test_the_best_law_of_a_path_is_the_strongest_whose_error_is_close_to_the_low
     assert path.best(tolerance=0.0) == "weak" and path.best(tolerance=0.2) == "strongest"
     assert path.best("train") == "middle"
     assert path.best("test") == "middle"  # there are no such trajectories: by those of training
+
+
+def test_an_edge_is_kept_where_it_is_a_tenth_of_the_strongest_of_its_target():
+    strength = np.array([[[0.0, 2.0, 0.3], [0.15, 0.0, 0.19], [0.2, 0.19, 0.0]]])  # regulator, target
+    found = (strength, strength, strength)
+    kept = network_of(found, None, ("a", "b", "c"), k=None, threshold=0.1, score="groups").kept.to_numpy()
+    # The strongest edge into b is 2: 0.19 from c is less than its tenth.
+    assert kept.tolist() == [[False, True, True], [True, False, True], [True, False, False]]

@@ -139,7 +139,7 @@ def _of_members(law: Law, allowed: Array, sources: Array, score: Score, block: i
 
 
 def strong(strength: Any, threshold: float) -> Any:
-    """Return which edges, (members, source, target), are as strong as `threshold` and a tenth of the best of the target.
+    """Return which edges, (members, source, target), are as strong as `threshold` and a tenth of the target's best.
 
     A system that moves fast has strong edges, and strong noise among them: one number alone would not do for all.
     """
