@@ -1,7 +1,7 @@
 """Penalties that make laws sparse: in weights, in paths from source to target, in edges."""
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -342,7 +342,6 @@ class LassoNet(AbstractPenalty):
 
 
 Penalty = NoPenalty | L1 | L0 | CNODE | PathReg | GroupLasso | LassoNet
-PenaltyName = Literal["NoPenalty", "L1", "L0", "CNODE", "PathReg", "GroupLasso", "LassoNet"]
 
 
 def _typical(steps: Float[Array, "*group k"]) -> Float[Array, "*group"]:

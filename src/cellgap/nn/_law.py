@@ -1,5 +1,6 @@
 """Right-hand sides of differential equations: one network for all targets, or one small network a target."""
 
+from abc import abstractmethod
 from typing import Literal
 
 import equinox as eqx
@@ -40,33 +41,33 @@ class AbstractLawNet(eqx.Module):
     log_alpha: eqx.AbstractVar[tuple[Array, ...] | None]
     skip: eqx.AbstractVar[Array | None]
 
+    @abstractmethod
     def __call__(self, s: Float[Array, "n source"]) -> Float[Array, "n target"]:
         """Return the production of every target from the sources of every row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def masked(
         self, gates: tuple[Array, ...] | None, allowed: Float[Array, "target source"] | None
     ) -> "AbstractLawNet":
         """Return the network with its weights multiplied by gates, and without the edges that are not allowed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paths(self, *, gates: tuple[Array, ...] | None = None) -> Float[Array, "source target"]:
         """Return ``|W_1| ... |W_L|``, divided by the widths of the hidden layers; of gates alone where given.
 
         A linear way around is one more path.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def groups(self) -> Float[Array, "source target"]:
         """Return the norm of the first weights of every source, by target where targets have their own.
 
         The weight of a linear way around is added: what enters linearly enters.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def jacobian(self, s: Float[Array, "n source"]) -> Float[Array, "n source target"]:
         """Return the derivative of the production of every target by every source, at every row."""
-        raise NotImplementedError
 
 
 @storable
