@@ -48,6 +48,7 @@ _MODULES = {
     "report": "cellgap.report",
     "space": "cellgap.space",
     "split": "cellgap.study.split",
+    "stream": "cellgap.stream",
     "study": "cellgap.study",
     "train": "cellgap.train",
     "transport": "cellgap.transport",
@@ -72,7 +73,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from cellgap import dynamics, encode, errors, generate, ot, report, space, study, train, transport
+    from cellgap import dynamics, encode, errors, generate, ot, report, space, stream, study, train, transport
     from cellgap.dynamics import Intervention, NeuralLaw, Trajectories
     from cellgap.errors import CellgapError
     from cellgap.gap import Gap

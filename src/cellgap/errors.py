@@ -39,3 +39,42 @@ class ConvergenceError(CellgapError, RuntimeError):
 
 class MissingExtraError(CellgapError, ImportError):
     """An optional dependency is needed; the message names the extra that brings it."""
+
+
+class PrivacyError(CellgapError):
+    """A private release would break its guarantee; nothing was drawn, shown or spent.
+
+    Messages of this class and its subclasses hold no value, count or identifier of a donor.
+    """
+
+
+class BudgetExhausted(PrivacyError):
+    """A reservation would pass the total budget, or a step lies beyond the horizon that was paid for."""
+
+
+class DonorOverContribution(PrivacyError):
+    """A donor enters more steps than its bounds allow, too soon after another one, or after it was closed."""
+
+
+class UnboundedContribution(PrivacyError, ValueError):
+    """A bound, the number of steps or the list of features is missing, or was inferred from the data."""
+
+
+class StepRewritten(PrivacyError):
+    """Other data are offered for a step whose data are fixed already."""
+
+
+class StaleState(PrivacyError):
+    """The journal is older than its anchor says: it was restored from a backup."""
+
+
+class ForkedState(PrivacyError):
+    """Two copies of a journal were both advanced, or another process is advancing this one."""
+
+
+class UnsafeNoise(PrivacyError, ValueError):
+    """Noise that is no protection: floating point, a seeded generator, or a sampler of one's own."""
+
+
+class NotPrivate(PrivacyError, TypeError):
+    """Something that no ledger accounts for (axes, means, raw statistics) is put where private results go."""

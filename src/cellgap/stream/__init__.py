@@ -1,0 +1,4 @@
+"""One pass over more cells than fit in memory (`axes`), or than may be disclosed (`release`).
+
+Axes, means and heavy rows of the first are not private, and the second refuses them.
+"""

@@ -1,0 +1,1 @@
+"""Principal axes of more cells than fit in memory, in one pass. Nothing here is private."""
