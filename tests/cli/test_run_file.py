@@ -27,7 +27,7 @@ WRONG = [
     (('space = { kind = "PCA", dim = 5 }', ""), "needs 'space': a table of kind PCA, Genes"),
     (("n_steps = 60", "n_stpes = 60"), "loop .Loop. has no setting 'n_stpes': did you mean 'n_steps'"),
     (("n_steps = 60", 'n_steps = "many"'), r"Loop\(n_steps=...\) is wrong.*'many'"),
-    (('source = "drugs.csv"', 'source = "absent.csv"'), "descriptor table .*absent.csv' does not exist"),
+    (('source = "drugs.csv"', 'source = "absent.csv"'), "file .*absent.csv' does not exist"),
     (("seed = 3", "seed = -3"), "seed must be a whole number of 0 or more, found -3"),
     (("seed = 3", "seed = = 3"), r"not valid TOML: .*line 24"),
 ]

@@ -66,6 +66,7 @@ _JOINED = ("encoder", "structure")  # fields in which a list of encoders is thei
 _PATHS = (
     *((kind, "source") for kind in ("Table", "ContextTable", "Fingerprint", "Descriptors2D")),
     ("Descriptors2D", "reference"),
+    ("Saved", "path"),
 )
 _NO_PATHS = ("uns:", "obs:", "var:", "varm:")
 
@@ -143,7 +144,10 @@ def _kinds_of(hint: Any) -> dict[str, type]:
         )
         return {cls.__name__: cls for cls in (*by_treatment, encode.Context, encode.ContextTable)}
     if space.AbstractSpace in (hint, *typing.get_args(hint)):
-        return {cls.__name__: cls for cls in (space.PCA, space.Genes, space.Autoencoder, space.JointAutoencoder)}
+        from cellgap import stream
+
+        spaces = (space.PCA, space.Genes, space.Autoencoder, space.JointAutoencoder, space.Saved, stream.OnePassPCA)
+        return {cls.__name__: cls for cls in spaces}
     if typing.get_origin(hint) is tuple:
         hint = typing.get_args(hint)[0]
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
@@ -157,5 +161,5 @@ def _absolute(source: Any, base: Path) -> Any:
         return source
     path = (base / source).resolve()
     if not path.exists():
-        raise ConfigError(f"the descriptor table {str(path)!r} does not exist.")
+        raise ConfigError(f"the file {str(path)!r} does not exist.")
     return str(path)

@@ -12,6 +12,7 @@ from cellgap.space._noise_by import noises_by
 from cellgap.space._pca import PCA, PCASpace
 from cellgap.space._reading import counts_of
 from cellgap.space._reconstruction import reconstruction_of
+from cellgap.space._saved import Saved
 from cellgap.space._selection import normalized_dispersion
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "JointSpace",
     "Modality",
     "PCASpace",
+    "Saved",
     "counts_of",
     "matched_counts",
     "noises_by",

@@ -178,12 +178,13 @@ class GeneSpace(AbstractFittedSpace):
         """Yield gene space of cells in blocks, CSR where the values are sparse, else arrays."""
         if self.transform == "lognorm":  # totals need all genes
             for _, block in blocks_of(adata, self.measured_in, self.study_genes, rows):
-                yield self._gene_space(block)
+                yield self.apply(block)
         else:
             for _, block in blocks_of(adata, self.measured_in, self.genes, rows):
                 yield transform(block, self.transform, cofactor=self.cofactor)
 
-    def _gene_space(self, values: Any) -> Any:
+    def apply(self, values: Any) -> Any:
+        """Return measured values of all genes of the study in gene space: CSR where they are CSR, else an array."""
         columns = None if len(self.columns) == len(self.study_genes) else self.columns
         return transform(values, self.transform, columns=columns, target_sum=self.target_sum, cofactor=self.cofactor)
 
@@ -191,7 +192,7 @@ class GeneSpace(AbstractFittedSpace):
         """Return measured values of all genes of the study in gene space; see `AbstractFittedSpace.measured`."""
         if values.shape[1] != len(self.study_genes):
             raise DataError(f"Expected values of the {len(self.study_genes)} genes of the study, found {values.shape}.")
-        return dense(self._gene_space(values))
+        return dense(self.apply(values))
 
     def encode(self, adata: AnnData, rows: Sequence[int] | np.ndarray | None = None) -> Float[np.ndarray, "cells dim"]:
         """Return the (scaled) expression of cells; see `AbstractFittedSpace.encode`."""

@@ -22,7 +22,7 @@ from cellgap.storage import storable
 from cellgap.study import Role, Split
 
 _EXACT = 5000  # genes up to which the covariance matrix is decomposed exactly
-_FLOOR = 0.02  # see `CountNoise`; components decode many genes to values below 0
+FLOOR = 0.02  # see `CountNoise`; components decode many genes to values below 0
 
 
 @settings
@@ -67,7 +67,7 @@ class PCA(AbstractSpace):
             noise=None,
         )
         if self.genes.transform == "lognorm":
-            noise = noise_of_log_expression(space, split, floor=_FLOOR)
+            noise = noise_of_log_expression(space, split, floor=FLOOR)
             space = eqx.tree_at(lambda s: s.noise, space, noise, is_leaf=lambda leaf: leaf is None)
         return eqx.tree_at(lambda s: s.scores, space, reconstruction_of(space, split))
 

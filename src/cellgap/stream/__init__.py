@@ -2,3 +2,7 @@
 
 Axes, means and heavy rows of the first are not private, and the second refuses them.
 """
+
+from cellgap.stream.axes import Atlas, OnePassPCA, StreamingPCA, StreamWarning
+
+__all__ = ["Atlas", "OnePassPCA", "StreamWarning", "StreamingPCA"]

@@ -1,14 +1,29 @@
 """Cells in random order from files larger than memory: contiguous chunks in random order, mixed in a buffer."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
 from cellgap.errors import DataError
-from cellgap.study._measurements import row_bytes
-from cellgap.study._study import Study
+
+
+class Cells(Protocol):
+    """Where cells are read from: a `Study`, or anything with rows of measurements."""
+
+    @property
+    def n_obs(self) -> int:
+        """Number of cells."""
+        ...
+
+    def values(self, rows: Any, genes: Sequence[str] | None = None) -> Any:
+        """Return the measurements of cells, in the order given."""
+        ...
+
+    def row_bytes(self) -> np.ndarray:
+        """Return the memory of every cell when it is read, in bytes, (n_obs,)."""
+        ...
 
 
 class CellBlock(NamedTuple):
@@ -40,7 +55,7 @@ class ShuffledReader:
     Parameters
     ----------
     study
-        The study; its matrix may be on disk (``Study.read(path, design, backed=True)``).
+        The study, whose matrix may be on disk (``Study.read(path, design, backed=True)``), or other `Cells`.
     rows
         Rows to give out, without repeats; None takes all.
     genes
@@ -65,7 +80,7 @@ class ShuffledReader:
 
     def __init__(
         self,
-        study: Study,
+        study: Cells,
         rows: np.ndarray | Sequence[int] | None = None,
         *,
         genes: Sequence[str] | None = None,
@@ -98,7 +113,7 @@ class ShuffledReader:
         Twice as much is held while it is filled, and what `read` returns comes on top; nothing else grows with the
         study but the row numbers (8 bytes a cell).
         """
-        of_rows = row_bytes(self._study._matrix)
+        of_rows = self._study.row_bytes()
         of_chunks = np.sort([int(of_rows[rows].sum()) for rows in self._chunks])
         return int(of_chunks[-self._n_chunks :].sum())
 

@@ -16,7 +16,7 @@ from cellgap.errors import ConditionError, DataError
 from cellgap.study._check import Findings, examine
 from cellgap.study._condition import Condition
 from cellgap.study._design import Design
-from cellgap.study._measurements import matrix_of, take
+from cellgap.study._measurements import matrix_of, row_bytes, take
 from cellgap.study._modalities import is_mudata, joined
 from cellgap.study._read import open_study_file
 from cellgap.study._treatment import Treatment
@@ -310,6 +310,10 @@ class Study:
             name = list(genes)[int(np.argmin(columns))]
             raise DataError(f"Unknown gene {name!r}: {close_to(str(name), list(self.genes))}")
         return part[:, columns].tocsr() if sp.issparse(part) else part[:, columns]
+
+    def row_bytes(self) -> np.ndarray:
+        """Return the memory of every cell when it is read, in bytes, (n_obs,)."""
+        return row_bytes(self._matrix)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -5,6 +5,8 @@ from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
 from cellgap.train._devices import initialize, mesh_of, over_devices
 from cellgap.train._fingerprint import run_fingerprint
 from cellgap.train._fit import BatchStep, FitResult, Logs, Loop, Step, fit
+from cellgap.train._interrupt import deferred_interrupt
+from cellgap.train._progress import progress_bar
 from cellgap.train._sampler import draw_without_replacement
 
 __all__ = [
@@ -15,11 +17,13 @@ __all__ = [
     "Loop",
     "Step",
     "Streamed",
+    "deferred_interrupt",
     "draw_without_replacement",
     "fit",
     "initialize",
     "mesh_of",
     "over_devices",
+    "progress_bar",
     "read_checkpoint",
     "run_fingerprint",
     "write_checkpoint",

@@ -2,11 +2,9 @@
 
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +25,7 @@ from cellgap.storage import replace
 from cellgap.train._batches import Ahead, Batches
 from cellgap.train._checkpoint import read_checkpoint, write_checkpoint
 from cellgap.train._devices import DEVICES, all_equal, any_process, is_first, meet, mesh_of, off_mesh, on_mesh
+from cellgap.train._interrupt import deferred_interrupt
 from cellgap.train._progress import progress_bar
 
 _State = TypeVar("_State")
@@ -171,7 +170,7 @@ def fit(
     check = None if validate is None else partial(eqx.filter_jit(_call), validate)
     started = time.perf_counter()
     with ExitStack() as stack:
-        interrupted = stack.enter_context(_deferred_interrupt())
+        interrupted = stack.enter_context(deferred_interrupt())
         bar = progress_bar(title, loop.n_steps, book.step, shown=progress and is_first())
         show = stack.enter_context(bar)
         ahead = None
@@ -316,26 +315,3 @@ def _write_log(folder: Path, history: list[dict[str, float]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row) + "\n" for row in history)
     replace(folder / "log.jsonl", lambda handle: handle.write(text.encode()))
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag that is read between chunks; the second one interrupts at once."""
-    seen = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    # Only the main thread gets signals; a background job was told to ignore them, and goes on doing so.
-    if threading.current_thread() is not threading.main_thread() or previous in (None, signal.SIG_IGN):
-        yield seen.is_set
-        return
-
-    def note(signum, frame):
-        if seen.is_set():
-            signal.signal(signal.SIGINT, previous)
-            raise KeyboardInterrupt
-        seen.set()
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield seen.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)

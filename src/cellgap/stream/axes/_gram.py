@@ -1,0 +1,99 @@
+"""The exact answer: the Gram matrix of all genes, where it fits."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import scipy.linalg as sl
+from scipy.linalg import blas
+
+from cellgap.storage import storable
+from cellgap.stream.axes._engine import AbstractEngine, Found, Solver
+from cellgap.stream.axes._low_rank import signed
+from cellgap.stream.axes._moments import Moments
+from cellgap.stream.axes._rows import Csr, centered
+
+_CHUNK_BYTES = 2**25
+_dsyrk: Any = getattr(blas, "dsyrk")  # noqa: B009, made at import, unknown to type hints
+
+
+@final
+@storable
+@dataclass(frozen=True, eq=False)
+class Gram(AbstractEngine):
+    """The sum of ``(a - o)(a - o)'`` over all rows, o being the origin of the moments, in float64.
+
+    Parameters
+    ----------
+    moments
+        Of all rows.
+    centered_, scale
+        Whether the mean is subtracted, and whether genes are divided by their standard deviation.
+    gram
+        The sum: the upper triangle, (genes, genes).
+    """
+
+    moments: Moments
+    centered_: bool
+    scale: bool
+    gram: np.ndarray
+
+    @classmethod
+    def start(cls, moments: Moments, *, center: bool, scale: bool) -> "Gram":
+        """Return the summary of no rows."""
+        width = len(moments.origin)
+        return cls(moments, center, scale, np.zeros((width, width), order="F"))
+
+    @property
+    def solver(self) -> Solver:  # type: ignore[override]
+        """Name of the engine."""
+        return "gram"
+
+    @property
+    def center(self) -> bool:  # type: ignore[override]
+        """Whether the mean is subtracted."""
+        return self.centered_
+
+    @property
+    def factor(self) -> np.ndarray | None:  # type: ignore[override]
+        """One over the scale of each gene."""
+        return 1.0 / self.moments.sd if self.scale else None
+
+    @property
+    def next_end(self) -> None:
+        """Batches may end anywhere."""
+        return None
+
+    def absorb(self, rows: Csr) -> "Gram":
+        """Return the summary with these rows; the matrix is updated in place, the old summary is no longer valid."""
+        gram, origin = self.gram, self.moments.origin
+        step = max(1, _CHUNK_BYTES // (8 * rows.shape[1]))
+        for start in range(0, rows.shape[0], step):
+            block = centered(rows[start : start + step], origin)
+            # One triangle: half the work of the full product.
+            gram = _dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=1)
+        return dataclasses.replace(self, gram=gram, moments=self.moments + self.moments.of(rows))
+
+    def __add__(self, other: "Gram") -> "Gram":
+        return dataclasses.replace(self, gram=self.gram + other.gram, moments=self.moments + other.moments)
+
+    def axes(self, k: int) -> Found:
+        """Return the first `k` axes: exact up to rounding."""
+        m = self.moments
+        upper = np.triu(self.gram)
+        # About the origin: S = G - n (mean - o)(mean - o)'; about 0 the cross terms are added back.
+        off = m.total / max(1, m.n)
+        if self.centered_:
+            upper -= np.triu(m.n * np.outer(off, off))
+        else:
+            cross = np.outer(m.total, m.origin)
+            upper += np.triu(cross + cross.T + m.n * np.outer(m.origin, m.origin))
+        if self.scale:
+            upper *= np.outer(1.0 / m.sd, 1.0 / m.sd)
+        d = len(upper)
+        first = max(0, d - k - 1)
+        values, vectors = sl.eigh(upper, lower=False, subset_by_index=(first, d - 1), overwrite_a=True)
+        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        further = float(values[k]) if len(values) > k else float("nan")
+        return Found(signed(vectors[:, :k].T), values[:k], further, 1.0)
