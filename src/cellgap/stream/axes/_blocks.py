@@ -18,7 +18,7 @@ from cellgap.stream.axes._engine import AbstractEngine, Found, Solver
 from cellgap.stream.axes._heavy import HeavyRows
 from cellgap.stream.axes._low_rank import Axes, axes_of, best_part, nystrom, orthonormal, signed, with_heavy
 from cellgap.stream.axes._moments import Moments
-from cellgap.stream.axes._rows import Csr, Rows, centered, column_sums, project, scaled, squared_norms, stacked
+from cellgap.stream.axes._rows import Csr, Rows, centered, project, scaled, squared_norms, stacked
 
 ALIGN = 64
 """Blocks end at multiples of so many rows."""
@@ -128,7 +128,7 @@ class BlockSum:
         """Return the sum of some (scaled) rows."""
         shift = np.zeros(basis.shape[1]) if mean is None else mean @ basis
         product, inside = project(light, basis, shift)
-        return cls(light.shape[0], product, inside.sum(axis=0), column_sums(light))
+        return cls(light.shape[0], product, inside.sum(axis=0), np.ones(light.shape[0]) @ light)
 
     def __add__(self, other: "BlockSum") -> "BlockSum":
         if not other.n:
@@ -268,7 +268,7 @@ class Blocks(AbstractEngine):
     def absorb(self, rows: Csr) -> "Blocks":
         """Return the summary with some rows of the open block; closes the block where they are its last."""
         if self.first is not None:
-            more = Rows.of(stacked([self.first.matrix, rows]) if len(self.first) else rows)
+            more = Rows.of(stacked([self.first.matrix, rows]) if len(self.first) else rows.copy())
             new = dataclasses.replace(self, first=more, moments=self.moments + self.moments.of(rows))
             return new.close() if new.moments.n >= self.end else new
         arrivals = self.moments.n + np.arange(rows.shape[0])

@@ -14,7 +14,7 @@ from cellgap.storage import storable
 from cellgap.stream.axes._engine import AbstractEngine, Found, Solver
 from cellgap.stream.axes._low_rank import axes_of, signed
 from cellgap.stream.axes._moments import Moments
-from cellgap.stream.axes._rows import Csr, centered
+from cellgap.stream.axes._rows import Csr, between, centered
 
 
 @final
@@ -33,17 +33,20 @@ class FrequentDirections(AbstractEngine):
         Rows of the sketch (l).
     sketch
         The sketch, at most ``size`` rows, (rows, genes).
+    lost
+        By how much its energy along any direction may be too small.
     """
 
     moments: Moments
     centered_: bool
     size: int
     sketch: np.ndarray
+    lost: float
 
     @classmethod
     def start(cls, moments: Moments, *, center: bool, size: int) -> "FrequentDirections":
         """Return the summary of no rows."""
-        return cls(moments, center, size, np.zeros((0, len(moments.origin))))
+        return cls(moments, center, size, np.zeros((0, len(moments.origin))), 0.0)
 
     @property
     def solver(self) -> Solver:  # type: ignore[override]
@@ -67,24 +70,28 @@ class FrequentDirections(AbstractEngine):
 
     def absorb(self, rows: Csr) -> "FrequentDirections":
         """Return the summary with these rows."""
-        sketch = self.sketch
+        sketch, lost = self.sketch, self.lost
         for start in range(0, rows.shape[0], self.size):
-            sketch = self._shrunk(np.concatenate([sketch, self._block(rows[start : start + self.size])]))
-        return dataclasses.replace(self, sketch=sketch, moments=self.moments + self.moments.of(rows))
+            block = self._block(between(rows, start, start + self.size))
+            sketch, level = self._shrunk(np.concatenate([sketch, block]))
+            lost += level
+        moments = self.moments + self.moments.of(rows)
+        return dataclasses.replace(self, sketch=sketch, lost=lost, moments=moments)
 
     def _block(self, rows: Csr) -> np.ndarray:
         return centered(rows, self.moments.origin if self.centered_ else None)
 
-    def _shrunk(self, rows: np.ndarray) -> np.ndarray:
+    def _shrunk(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return at most ``size`` rows, and the energy that was taken from every direction."""
         if len(rows) <= self.size:
-            return rows
+            return rows, 0.0
         found = axes_of(rows.T)
-        level = 0.0 if len(found.values) <= self.size else found.values[self.size]
+        level = 0.0 if len(found.values) <= self.size else float(found.values[self.size])
         values = np.maximum(found.values[: self.size] - level, 0.0)
-        return (found.vectors[:, : self.size] * np.sqrt(values)).T
+        return (found.vectors[:, : self.size] * np.sqrt(values)).T, level
 
     def axes(self, k: int) -> Found:
-        """Return the first `k` axes; energies are never too large, and too small by the bound at most."""
+        """Return the first `k` axes, with energies in the middle of what they can be: within ``lost / 2``."""
         m = self.moments
         columns = self.sketch.T
         if self.centered_:
@@ -98,6 +105,7 @@ class FrequentDirections(AbstractEngine):
         else:
             found = axes_of(columns)
             values, vectors = found.values, found.vectors
-        further = float(values[k]) if len(values) > k else float("nan")
         modelled = min(1.0, float(values.sum()) / max(self.energy(), np.finfo(float).tiny))
+        values = values + self.lost / 2
+        further = float(values[k]) if len(values) > k else float("nan")
         return Found(signed(vectors[:, :k].T), values[:k], further, modelled)

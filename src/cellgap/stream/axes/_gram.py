@@ -12,7 +12,7 @@ from cellgap.storage import storable
 from cellgap.stream.axes._engine import AbstractEngine, Found, Solver
 from cellgap.stream.axes._low_rank import signed
 from cellgap.stream.axes._moments import Moments
-from cellgap.stream.axes._rows import Csr, centered
+from cellgap.stream.axes._rows import Csr, between, centered
 
 _CHUNK_BYTES = 2**25
 _dsyrk: Any = getattr(blas, "dsyrk")  # noqa: B009, made at import, unknown to type hints
@@ -70,7 +70,7 @@ class Gram(AbstractEngine):
         gram, origin = self.gram, self.moments.origin
         step = max(1, _CHUNK_BYTES // (8 * rows.shape[1]))
         for start in range(0, rows.shape[0], step):
-            block = centered(rows[start : start + step], origin)
+            block = centered(between(rows, start, start + step), origin)
             # One triangle: half the work of the full product.
             gram = _dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=1)
         return dataclasses.replace(self, gram=gram, moments=self.moments + self.moments.of(rows))

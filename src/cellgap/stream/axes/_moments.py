@@ -42,7 +42,7 @@ class Moments:
         n, width = rows.shape
         off = rows.data - self.origin[rows.indices]
         zeros = n - np.bincount(rows.indices, minlength=width)
-        total = np.bincount(rows.indices, off, minlength=width) - zeros * self.origin
+        total = np.ones(n) @ rows - n * self.origin
         squares = np.bincount(rows.indices, off * off, minlength=width) + zeros * self.origin**2
         return Moments(n, self.origin, total, squares)
 

@@ -94,6 +94,16 @@ def stacked(parts: Sequence[Csr]) -> Csr:
     return parts[0] if len(parts) == 1 else sp.csr_matrix(sp.vstack(parts, format="csr"))
 
 
+def between(rows: Csr, start: int, stop: int) -> Csr:
+    """Return neighboring rows without copying their values."""
+    if start == 0 and stop >= rows.shape[0]:
+        return rows
+    edges = rows.indptr[start : stop + 1]
+    stored = slice(edges[0], edges[-1])
+    parts = rows.data[stored], rows.indices[stored], edges - edges[0]
+    return sp.csr_matrix(parts, shape=(len(edges) - 1, rows.shape[1]), copy=False)
+
+
 def scaled(rows: Csr, factor: np.ndarray | None) -> Csr:
     """Return rows with every column multiplied by its factor, (columns,); None: by 1."""
     if factor is None:
@@ -103,10 +113,8 @@ def scaled(rows: Csr, factor: np.ndarray | None) -> Csr:
 
 def squared_norms(rows: Csr, center: Float[np.ndarray, " columns"] | None) -> Float[np.ndarray, " rows"]:
     """Return the squared distance of every row from a center; None: from 0."""
-    if center is None:
-        return _row_sums(rows, rows.data * rows.data)
-    there = center[rows.indices]
-    return np.maximum(_row_sums(rows, rows.data * (rows.data - 2.0 * there)) + center @ center, 0.0)
+    norms = _row_sums(rows, rows.data * rows.data)
+    return norms if center is None else np.maximum(norms - 2.0 * (rows @ center) + center @ center, 0.0)
 
 
 def _row_sums(rows: Csr, values: np.ndarray) -> np.ndarray:
@@ -116,11 +124,6 @@ def _row_sums(rows: Csr, values: np.ndarray) -> np.ndarray:
     if len(filled):
         out[filled] = np.add.reduceat(values, rows.indptr[filled])
     return out
-
-
-def column_sums(rows: Csr) -> Float[np.ndarray, " columns"]:
-    """Return the sum of every column."""
-    return np.bincount(rows.indices, rows.data, minlength=rows.shape[1])
 
 
 def project(

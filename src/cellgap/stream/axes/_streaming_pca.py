@@ -25,7 +25,7 @@ from cellgap.stream.axes._low_rank import axes_of, nystrom, orthonormal, signed
 from cellgap.stream.axes._moments import Moments
 from cellgap.stream.axes._order import LabelCheck, OrderCheck
 from cellgap.stream.axes._partial import Partial
-from cellgap.stream.axes._rows import Csr, Rows, as_rows, project, scaled, stacked
+from cellgap.stream.axes._rows import Csr, Rows, as_rows, between, project, scaled, stacked
 from cellgap.stream.axes._spectrum import StreamReport, gaps_of, report_of
 from cellgap.stream.axes._stream_settings import StreamSettings
 
@@ -209,8 +209,9 @@ class StreamingPCA:
         if labels is not None:
             window = self._known(self._order).window
             self._labels = (self._labels or LabelCheck(window)).add(np.asarray(labels))
-        self._pending.append(rows)
         self._n_pending += rows.shape[0]
+        # What waits is copied: the caller may fill the same arrays again.
+        self._pending.append(rows if self._n_pending >= self._next() else rows.copy())
         self._take(whole=False)
         return self
 
@@ -261,7 +262,7 @@ class StreamingPCA:
         for chunk in chunks:
             rows = as_rows(chunk, self._width)
             for start in range(0, rows.shape[0], _BATCH):
-                more, inside = project(scaled(rows[start : start + _BATCH], factor), basis, shift)
+                more, inside = project(scaled(between(rows, start, start + _BATCH), factor), basis, shift)
                 product += more
                 inside_sum += inside.sum(axis=0)
                 n += inside.shape[0]
@@ -492,10 +493,10 @@ class StreamingPCA:
             size = self._next()
             if rows.shape[0] - at < size and not whole:
                 break
-            batch = rows[at : at + size]
+            batch = between(rows, at, at + size)
             self._take_batch(batch)
             at += batch.shape[0]
-        left = rows[at:]
+        left = between(rows, at, rows.shape[0]).copy()
         self._pending, self._n_pending = ([left] if left.shape[0] else []), left.shape[0]
         self._read = None
 
