@@ -41,6 +41,11 @@ app.command(
     name="dynamics",
     help="Learn a law of cells in time: forecast, network, knock-outs.",
 )
+app.command(
+    "cellgap.cli._stream:app",
+    name="stream",
+    help="One pass over large atlases: principal axes; statistics released under donor privacy.",
+)
 app.command("cellgap.cli._report:report", name="report", help="Write the page of a run, one HTML file.")
 
 

@@ -1,13 +1,12 @@
 """Cells of a file, transformed while they are read: what a pass over an atlas sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from pydantic import Field
 
@@ -135,9 +134,10 @@ class AtlasCells:
         """Return the first cells, to find mistakes before any long work."""
         return self.values(np.arange(min(n, self.n_obs)))
 
-    def is_sparse(self) -> bool:
-        """Return whether values are sparse."""
-        return sp.issparse(self.values(np.arange(min(1, self.n_obs))))
+    def chunks(self, size: int) -> Iterator[Any]:
+        """Yield all cells in the order of the file, so many at a time."""
+        for start in range(0, self.n_obs, size):
+            yield self.values(np.arange(start, min(start + size, self.n_obs)))
 
 
 @lru_cache(maxsize=4)
