@@ -79,6 +79,12 @@ PATHREG = Peer(
     variable="CELLGAP_PATHREG_PYTHON",
     probe="import numpy, torch, torchdiffeq; assert torchdiffeq.__version__ == '0.2.5'",
 )
+SCANPY = Peer(
+    name="scanpy",
+    requirements=("scanpy==1.11.5", "anndata", "h5py"),
+    variable="CELLGAP_SCANPY_PYTHON",
+    probe="import scanpy; assert scanpy.__version__.startswith('1.11')",
+)
 
 
 def _has(python: str | Path, peer: Peer) -> bool:

@@ -1,9 +1,8 @@
 """Sums of a few outer products in many dimensions: their axes without a matrix of all dimensions squared."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg as sl
 from jaxtyping import Float
 
 _RANK = 1e-13  # of the largest eigenvalue: below it a factor holds rounding only
@@ -57,11 +56,8 @@ def nystrom(product: Float[np.ndarray, "dimensions r"], basis: Float[np.ndarray,
 
 def orthonormal(*parts: Float[np.ndarray, "dimensions _"]) -> Float[np.ndarray, "dimensions r"]:
     """Return an orthonormal basis of all that some columns of unit length span."""
-    columns = np.concatenate(parts, axis=1)
-    found: Any = sl.qr(columns, mode="economic", pivoting=True, check_finite=False)
-    basis, upper, _ = found
-    size = np.abs(np.diag(upper))
-    return basis[:, size > 1e-9 * max(size[0], np.finfo(float).tiny)]
+    columns = parts[0] if len(parts) == 1 else axes_of(np.concatenate(parts, axis=1)).vectors
+    return np.linalg.qr(columns)[0]
 
 
 def with_heavy(light: Axes, heavy: Float[np.ndarray, "heavy dimensions"], energy: float, most: int) -> Axes:
