@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -48,7 +48,7 @@ class AbstractEngine(ABC):
     """One over the scale of each gene that the summary is in; None: unscaled."""
 
     @abstractmethod
-    def absorb(self, rows: Csr) -> Self:
+    def absorb(self, rows: Csr) -> "AbstractEngine":
         """Return the summary of the rows so far and these."""
 
     @abstractmethod

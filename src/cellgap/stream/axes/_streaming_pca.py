@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -179,7 +179,7 @@ class StreamingPCA:
 
     # Taking rows in.
 
-    def partial_fit(self, X: Any, y: Any = None, *, labels: Sequence[str] | np.ndarray | None = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, *, labels: Sequence[str] | np.ndarray | None = None) -> "StreamingPCA":
         """Return the stream after taking in some cells.
 
         Parameters
@@ -215,7 +215,7 @@ class StreamingPCA:
         self._take(whole=False)
         return self
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None) -> "StreamingPCA":
         """Return the stream after taking in a matrix, a dask array with row chunks, or chunks one after the other."""
         if hasattr(X, "dask"):
             if X.numblocks[1] > 1:
@@ -229,20 +229,20 @@ class StreamingPCA:
             self.partial_fit(chunk)
         return self
 
-    def fit_backed(self, source: "str | os.PathLike[str] | Atlas", **options: Any) -> Self:
+    def fit_backed(self, source: "str | os.PathLike[str] | Atlas", **options: Any) -> "StreamingPCA":
         """Return the stream after one pass over a file, in shuffled chunks; see `cellgap.stream.axes.fit_backed`."""
         from cellgap.stream.axes._backed import fit_backed
 
         fit_backed(self, source, **options)
         return self
 
-    def expect(self, rows: int) -> Self:
+    def expect(self, rows: int) -> "StreamingPCA":
         """Tell how many rows will come, before the first: ``solver="auto"`` weighs the work."""
         if self.n_samples_seen_ == 0:
             self._rows = rows
         return self
 
-    def refine(self, chunks: Iterable[Any]) -> Self:
+    def refine(self, chunks: Iterable[Any]) -> "StreamingPCA":
         """Return the stream after a second pass over the same rows: one exact power step.
 
         The error of an axis shrinks by about the square of its eigenvalue ratio, and energies are exact.
@@ -320,7 +320,7 @@ class StreamingPCA:
         """The check of the order so far."""
         return self._order
 
-    def close(self, partial: Partial) -> Self:
+    def close(self, partial: Partial) -> "StreamingPCA":
         """Return the stream after taking in the sums of all rows of the open block, or of its first ones.
 
         Raises
@@ -433,7 +433,7 @@ class StreamingPCA:
         given: dict[str, Any] = {name: None if isinstance(value, dict) else value for name, value in values.items()}
         return cls(**given).resume(state)
 
-    def resume(self, state: StreamState) -> Self:
+    def resume(self, state: StreamState) -> "StreamingPCA":
         """Return the stream after giving it the state of another one with the same settings."""
         self._engine, self._order, self._labels = state.engine, state.order, state.labels
         self._rows, self._refined, self._warned = state.rows, state.refined, list(state.warned)

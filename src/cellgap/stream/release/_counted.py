@@ -1,0 +1,95 @@
+"""The number of donors beside a sum, and the means that follow from the two."""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+
+from cellgap.stream.release._interface import Estimate, Integers
+
+_NORMAL_95 = 1.959963984540054
+
+
+@final
+@dataclass(frozen=True)
+class Counted:
+    """A constant coordinate that is appended to every contribution, if it is.
+
+    Parameters
+    ----------
+    weight
+        What a donor adds to it, in lattice units; 0 where there is none.
+    """
+
+    weight: int
+
+    @classmethod
+    def beside(cls, bound: int, parts: int) -> "Counted":
+        """Return a coordinate of weight ``bound / parts``, at least 1.
+
+        With as many parts as a vector that spends its norm evenly over m features has (sqrt(m) for Euclidean norms, m
+        for sums of sizes), the number of donors is as precise, relatively, as the sum of a typical feature, and the
+        noise of the sums grows by a factor of only ``sqrt(1 + 1/m)`` (or ``1 + 1/m``).
+        """
+        return cls(max(1, bound // parts))
+
+    @property
+    def present(self) -> bool:
+        """Whether there is one."""
+        return self.weight > 0
+
+    def weighted(self, total: Integers) -> Integers:
+        """Return the sum of a step, whose last coordinate is the number of donors, in lattice units."""
+        if self.present:
+            total = total.copy()
+            total[-1] *= self.weight
+        return total
+
+
+def sum_estimate(sums: Float[np.ndarray, " width"], sd: float, counted: Counted, step: float) -> Estimate:
+    """Return noisy sums in the unit of the contributions; with a count also donors and means.
+
+    Parameters
+    ----------
+    sums
+        In lattice units, the number of donors (times its weight) last if it is counted.
+    sd
+        Standard deviation of each, in lattice units.
+    counted
+        The constant coordinate.
+    step
+        Lattice step.
+
+    Returns
+    -------
+    Estimate
+        With a count, `extra` holds `donors` and `donors_sd`, (1,), and `means`, `means_low` and `means_high`,
+        (features,): bounds of 95 % for each mean. They are those of Fieller (1954), which hold exactly for Gaussian
+        noise in both sums: all mu with ``|S - mu N| <= 1.96 sqrt(sd_S^2 + mu^2 sd_N^2)``; infinite where N may be 0.
+        Means are nan where the noisy number of donors is not above 0.
+    """
+    width = len(sums) - counted.present
+    values = sums[:width] * step
+    spread = np.full(width, sd * step)
+    if not counted.present:
+        return Estimate(values, spread)
+    donors, donors_sd = float(sums[-1]) / counted.weight, sd / counted.weight
+    means, low, high = np.full(width, math.nan), np.full(width, -math.inf), np.full(width, math.inf)
+    if donors > 0.0:
+        means = values / donors
+    margin_s, margin_n = _NORMAL_95 * sd * step, _NORMAL_95 * donors_sd
+    a = donors**2 - margin_n**2
+    if donors > 0.0 and a > 0.0:
+        b = values * donors
+        root = np.sqrt(np.maximum(donors**2 * margin_s**2 + values**2 * margin_n**2 - (margin_s * margin_n) ** 2, 0.0))
+        low, high = (b - root) / a, (b + root) / a
+    extra = {
+        "donors": np.array([donors]),
+        "donors_sd": np.array([donors_sd]),
+        "means": means,
+        "means_low": low,
+        "means_high": high,
+    }
+    return Estimate(values, spread, extra)
