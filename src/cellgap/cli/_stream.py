@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from cellgap.cli._say import note, show
+from cellgap.errors import ConfigError
 
 app = App(name="stream", help="One pass over large atlases: principal axes; statistics released under donor privacy.")
 
@@ -120,4 +121,88 @@ def encode(axes: Path, atlas: Path, /, *, out: Path = Path("codes.npy"), quiet: 
 
     n, k = encode_cells(axes, atlas, out, progress=not quiet)
     show(f"{n:,} cells along {k} axes: {out}")
+    return 0
+
+
+@app.command
+def release(
+    policy: Path | None = None,
+    /,
+    *plates: Path,
+    quiet: Flag = False,
+    example: Flag = False,
+) -> int:
+    """Release statistics under donor privacy after each plate: tables, JSON and a page in the policy's public folder.
+
+    The same command with more plates goes on; plates that were released are left alone, and one that was interrupted is
+    finished with the same noise. The journal's folder is as sensitive as the cells.
+
+    Parameters
+    ----------
+    policy
+        TOML file: what is released, what it costs, what one donor may contribute.
+    plates
+        Cells of a plate each, .h5ad or .zarr, in the order in which they came; known by their file names.
+    quiet
+        Print nothing but errors.
+    example
+        Print a policy to start from, and do nothing else.
+    """
+    from cellgap.cli._stream_policy import EXAMPLE, HINT, read_policy
+    from cellgap.cli._stream_release import Desk
+
+    if example:
+        print(EXAMPLE, end="")
+        return 0
+    if policy is None or not plates:
+        raise ConfigError(f"release needs a policy and plates: `cellgap stream release policy.toml plates/*`; {HINT}")
+    checked = read_policy(policy)
+    try:
+        with Desk(checked) as desk:
+            new = desk.release(plates, (lambda text: None) if quiet else note)
+            desk.write()
+            if not quiet:
+                for name, table in desk.tables().items():
+                    last = table[table["step"] == table["step"].max()] if len(table) else table
+                    show(f"{name}:", last.head(8).to_string(index=False, float_format="%.4g"))
+                    if len(last) > 8:
+                        show(f"  ... {len(last) - 8:,} more in {checked.folder / name}.csv")
+                show("", desk.budget.explain(), "", f"released now: {', '.join(new) or 'nothing new'}")
+                show(f"public:  {checked.folder}", f"secret:  {checked.journal} (as sensitive as the cells)")
+    except KeyboardInterrupt:
+        if not quiet:
+            note("interrupted; nothing is lost and nothing is spent twice: run the same command again to continue.")
+        return 130
+    return 0
+
+
+@app.command
+def budget(policy: Path, /) -> int:
+    """Print what a policy costs, what it guarantees and how far it is, after reserving it.
+
+    Parameters
+    ----------
+    policy
+        The policy.
+    """
+    from cellgap.cli._stream_policy import read_policy
+    from cellgap.cli._stream_release import Desk
+
+    with Desk(read_policy(policy)) as desk:
+        show(desk.budget.explain())
+    return 0
+
+
+@app.command
+def verify(journal: Path, /) -> int:
+    """Check from the journal alone that nothing was drawn twice, no step was lost, and the budget was kept.
+
+    Parameters
+    ----------
+    journal
+        Its folder.
+    """
+    from cellgap.stream import verify as verified
+
+    show(str(verified(journal)))
     return 0

@@ -29,9 +29,9 @@ class Counted:
     def beside(cls, bound: int, parts: int) -> "Counted":
         """Return a coordinate of weight ``bound / parts``, at least 1.
 
-        With as many parts as a vector that spends its norm evenly over m features has (sqrt(m) for Euclidean norms, m
-        for sums of sizes), the number of donors is as precise, relatively, as the sum of a typical feature, and the
-        noise of the sums grows by a factor of only ``sqrt(1 + 1/m)`` (or ``1 + 1/m``).
+        A mean S / N suffers from the noise of both. For a vector that spends its norm C evenly over m features the
+        variance of a mean is in proportion to ``(C^2 + w^2) (1 + C^2 / (m w^2))`` at weight w, which is least at
+        ``C / m^(1/4)``; for sums of sizes (pure differential privacy) at ``C / m^(1/2)``.
         """
         return cls(max(1, bound // parts))
 

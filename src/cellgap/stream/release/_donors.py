@@ -3,7 +3,7 @@
 Errors of this module name files, columns and genes, never a value, a cell or a donor.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ Rank = Callable[[Sequence[str]], np.ndarray]
 
 
 def donor_means(
-    adata: AnnData,
+    cells: AnnData | Sequence[AnnData],
     donor: str,
     genes: Sequence[str],
     *,
@@ -29,23 +29,26 @@ def donor_means(
     target_sum: float = 1e4,
     max_cells: int | None = None,
     rank: Rank | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Float[np.ndarray, " genes"]]:
     """Return the mean log-normalized expression of every donor, from raw counts.
 
     Parameters
     ----------
-    adata
-        Cells, in memory or on disk.
+    cells
+        Cells, in memory or on disk; of several plates they are pooled.
     donor
         Column of obs.
     genes
-        Names of genes, fixed in public; totals are over all genes of `adata`.
+        Names of genes, fixed in public; totals are over all genes of the data.
     layer
         Where the raw counts are: None or "X", or the name of a layer.
     target_sum
         Counts of a cell after normalization; the values are ``log(1 + x)``.
     max_cells, rank
         Cells of a donor at most, those of lowest rank; None takes all.
+    only
+        Donors to return; None returns all.
 
     Returns
     -------
@@ -61,23 +64,25 @@ def donor_means(
     PrivacyError
         The values are no raw counts.
     """
-    names = donors_of(adata, donor)
-    columns = _columns(adata, genes)
+    parts = _parts(cells)
+    columns = [columns_of(part, genes) for part in parts]
     means = {}
-    for who, rows in _cells(adata, names, max_cells, rank):
-        total = np.zeros(len(columns))
-        for block in _blocks(adata, layer, rows):
-            counts = block.sum(axis=1, dtype=np.float64)
-            factor = target_sum / np.maximum(np.asarray(counts).ravel(), 1.0)
-            chosen = sp.csr_matrix(block[:, columns], dtype=np.float64)
-            chosen.data = np.log1p(chosen.data * np.repeat(factor, np.diff(chosen.indptr)))
-            total += np.ones(len(factor)) @ chosen
-        means[who] = total / max(1, len(rows))
+    for who, chosen in _cells(parts, donor, max_cells, rank, only):
+        total, n = np.zeros(len(genes)), 0
+        for i, rows in chosen:
+            for block in _blocks(parts[i], layer, rows):
+                counts = block.sum(axis=1, dtype=np.float64)
+                factor = target_sum / np.maximum(np.asarray(counts).ravel(), 1.0)
+                kept = sp.csr_matrix(block[:, columns[i]], dtype=np.float64)
+                kept.data = np.log1p(kept.data * np.repeat(factor, np.diff(kept.indptr)))
+                total += np.ones(len(factor)) @ kept
+                n += len(factor)
+        means[who] = total / max(1, n)
     return means
 
 
 def donor_counts(
-    adata: AnnData,
+    cells: AnnData | Sequence[AnnData],
     donor: str,
     by: Sequence[str],
     values: Sequence[str],
@@ -85,13 +90,14 @@ def donor_counts(
     unit: str = "cells",
     max_cells: int | None = None,
     rank: Rank | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Float[np.ndarray, " values"]]:
     """Return how many cells of each condition (type, plate, ...) every donor has.
 
     Parameters
     ----------
-    adata
-        Cells.
+    cells
+        Cells; of several plates they are pooled.
     donor
         Column of obs.
     by
@@ -100,7 +106,7 @@ def donor_counts(
         The conditions, fixed in public; cells of others are not counted.
     unit
         "cells" counts cells; "share" divides by all cells of the donor; "present" is 1 where there is one.
-    max_cells, rank
+    max_cells, rank, only
         As for `donor_means`.
 
     Raises
@@ -112,20 +118,20 @@ def donor_counts(
     """
     if unit not in ("cells", "share", "present"):
         raise ConfigError(f'unit of counts is "cells", "share" or "present", found {unit!r}.')
-    names = donors_of(adata, donor)
-    place = pd.Index(list(values)).get_indexer(joined(adata, by))
+    parts = _parts(cells)
+    places = [pd.Index(list(values)).get_indexer(joined(part, by)) for part in parts]
     found = {}
-    for who, rows in _cells(adata, names, max_cells, rank):
-        here = place[rows]
+    for who, chosen in _cells(parts, donor, max_cells, rank, only):
+        here = np.concatenate([places[i][rows] for i, rows in chosen])
         counts = np.bincount(here[here >= 0], minlength=len(values)).astype(np.float64)
         if unit == "share":
-            counts /= len(rows)
+            counts /= len(here)
         found[who] = np.minimum(counts, 1.0) if unit == "present" else counts
     return found
 
 
 def donor_histograms(
-    adata: AnnData,
+    cells: AnnData | Sequence[AnnData],
     donor: str,
     column: str,
     edges: Sequence[float],
@@ -133,13 +139,14 @@ def donor_histograms(
     unit: str = "mean",
     max_cells: int | None = None,
     rank: Rank | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Float[np.ndarray, " bins"]]:
     """Return a histogram of weight 1 of every donor's values of a column.
 
     Parameters
     ----------
-    adata
-        Cells.
+    cells
+        Cells; of several plates they are pooled.
     donor
         Column of obs.
     column
@@ -148,7 +155,7 @@ def donor_histograms(
         Edges of the bins, increasing, fixed in public; values outside go to the first or last bin.
     unit
         "mean": all weight in the bin of the donor's mean; "cells": spread over the bins of its cells.
-    max_cells, rank
+    max_cells, rank, only
         As for `donor_means`.
 
     Raises
@@ -162,17 +169,13 @@ def donor_histograms(
     """
     if unit not in ("mean", "cells"):
         raise ConfigError(f'unit of a quantile is "mean" or "cells", found {unit!r}.')
-    names = donors_of(adata, donor)
-    joined(adata, [column])
-    if not pd.api.types.is_numeric_dtype(adata.obs[column]):
-        raise DataError(f"obs[{column!r}] is not a column of numbers.")
-    numbers = adata.obs[column].to_numpy(np.float64)
-    if not np.isfinite(numbers).all():
-        raise PrivacyError(f"obs[{column!r}] has values that are not finite: repair them before the release.")
+    parts = _parts(cells)
+    numbers = [numbers_of(part, column) for part in parts]
     inner = np.asarray(edges, np.float64)[1:-1]
     found = {}
-    for who, rows in _cells(adata, names, max_cells, rank):
-        values = numbers[rows].mean(keepdims=True) if unit == "mean" else numbers[rows]
+    for who, chosen in _cells(parts, donor, max_cells, rank, only):
+        values = np.concatenate([numbers[i][rows] for i, rows in chosen])
+        values = values.mean(keepdims=True) if unit == "mean" else values
         counts = np.bincount(np.searchsorted(inner, values, side="right"), minlength=len(edges) - 1)
         found[who] = counts / counts.sum()
     return found
@@ -214,28 +217,64 @@ def joined(adata: AnnData, by: Sequence[str]) -> np.ndarray:
     return whole
 
 
-def _columns(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
-    places = adata.var_names.astype(str).get_indexer(list(genes)) if adata.var_names.is_unique else None
-    if places is None:
+def numbers_of(adata: AnnData, column: str) -> Float[np.ndarray, " cells"]:
+    """Return a numeric column of obs, (cells,).
+
+    Raises
+    ------
+    DataError
+        The column is missing or not of numbers.
+    PrivacyError
+        A value is not finite.
+    """
+    joined(adata, [column])
+    if not pd.api.types.is_numeric_dtype(adata.obs[column]):
+        raise DataError(f"obs[{column!r}] is not a column of numbers.")
+    numbers = adata.obs[column].to_numpy(np.float64)
+    if not np.isfinite(numbers).all():
+        raise PrivacyError(f"obs[{column!r}] has values that are not finite: repair them before the release.")
+    return numbers
+
+
+def columns_of(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
+    """Return where genes are in the data, (genes,).
+
+    Raises
+    ------
+    DataError
+        A gene is missing, or a name stands for several.
+    """
+    if not adata.var_names.is_unique:
         raise DataError("The data have genes of one name: make var_names unique.")
+    places = adata.var_names.astype(str).get_indexer(list(genes))
     if (places < 0).any():
         missing = [gene for gene, place in zip(genes, places, strict=True) if place < 0]
         raise DataError(f"{len(missing)} of {len(places)} genes are not in the data, such as {missing[0]!r}.")
     return places
 
 
+def _parts(cells: AnnData | Sequence[AnnData]) -> list[AnnData]:
+    return [cells] if isinstance(cells, AnnData) else list(cells)
+
+
 def _cells(
-    adata: AnnData, names: np.ndarray, max_cells: int | None, rank: Rank | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every donor with the rows of its cells, the chosen ones where there are too many."""
+    parts: Sequence[AnnData], donor: str, max_cells: int | None, rank: Rank | None, only: Collection[str] | None
+) -> Iterator[tuple[str, list[tuple[int, np.ndarray]]]]:
+    """Yield every donor with its rows in each part, the chosen ones where there are too many."""
     if (max_cells is None) != (rank is None):
         raise ConfigError("max_cells and rank belong together: cells are chosen by a rank that no data decide.")
-    for who in sorted(set(names.tolist())):
-        rows = np.flatnonzero(names == who)
-        if max_cells is not None and rank is not None and len(rows) > max_cells:
-            order = np.argsort(rank([str(name) for name in adata.obs_names[rows]]), kind="stable")
-            rows = np.sort(rows[order[:max_cells]])
-        yield who, rows
+    names = [donors_of(part, donor) for part in parts]
+    everybody = {who for part in names for who in part.tolist()}
+    for who in sorted(everybody if only is None else everybody & set(only)):
+        rows = [np.flatnonzero(part == who) for part in names]
+        n = sum(map(len, rows))
+        if max_cells is not None and rank is not None and n > max_cells:
+            cells = [str(name) for part, here in zip(parts, rows, strict=True) for name in part.obs_names[here]]
+            taken = np.zeros(n, bool)
+            taken[np.argsort(rank(cells), kind="stable")[:max_cells]] = True
+            inside = np.split(taken, np.cumsum([len(here) for here in rows])[:-1])
+            rows = [here[mask] for here, mask in zip(rows, inside, strict=True)]
+        yield who, [(i, here) for i, here in enumerate(rows) if len(here)]
 
 
 def _blocks(adata: AnnData, layer: str | None, rows: np.ndarray) -> Iterator[Any]:

@@ -76,7 +76,7 @@ class FactorSum(AbstractMechanism):
         self.steps = declared_steps(name, steps)
         self.bounds = declared_bounds(name, bounds)
         self.rho = declared_loss(name, rho, None)
-        self.counted = Counted.beside(bounds.k2, round(math.sqrt(len(self.features)))) if count else Counted(0)
+        self.counted = Counted.beside(bounds.k2, round(len(self.features) ** 0.25)) if count else Counted(0)
         coefs = _factor.integer_coefficients(steps)
         squared = bounds.k2**2 + self.counted.weight**2
         moved = _factor.participation_norm(coefs, steps, bounds.max_steps, bounds.min_separation)
@@ -187,12 +187,12 @@ class TreeSum(AbstractMechanism):
         self.epsilon = epsilon
         self.levels = _tree.levels(steps)
         if epsilon is None:
-            self.counted = Counted.beside(bounds.k2, round(math.sqrt(len(self.features)))) if count else Counted(0)
+            self.counted = Counted.beside(bounds.k2, round(len(self.features) ** 0.25)) if count else Counted(0)
             moved = _tree.squared_sensitivity(steps, bounds.max_steps, bounds.min_separation)
             self.noise = gaussian_for((bounds.k2**2 + self.counted.weight**2) * moved, self.rho, noise)
         else:
             k1 = l1_bound(name, bounds)
-            self.counted = Counted.beside(k1, len(self.features)) if count else Counted(0)
+            self.counted = Counted.beside(k1, round(math.sqrt(len(self.features)))) if count else Counted(0)
             entered = min(bounds.max_steps, -(-steps // bounds.min_separation))
             self.noise = laplace_for((k1 + self.counted.weight) * entered * self.levels, epsilon, noise)
         most = most_donors(bounds) * max(bounds.kinf, self.counted.weight) * steps

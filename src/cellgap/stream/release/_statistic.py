@@ -6,11 +6,13 @@ from typing import Any, get_args
 import numpy as np
 
 from cellgap.errors import BudgetExhausted, ConfigError, DataError, StepRewritten
+from cellgap.gap import Gap
 from cellgap.stream.release._bounds import Unit
 from cellgap.stream.release._contributions import Contributions, read_contributions
 from cellgap.stream.release._interface import AbstractMechanism, Integers, State
 from cellgap.stream.release._journal import Journal
 from cellgap.stream.release._ledger import Ledger, Policy
+from cellgap.stream.release._price import price_of
 from cellgap.stream.release._randomness import AbstractRandomness
 from cellgap.stream.release._release import Release
 
@@ -234,6 +236,10 @@ class RunningStatistic:
             _made_by=mechanism,
         )
         return self._releases[t]
+
+    def gaps(self) -> list[Gap]:
+        """Return what releasing after every step costs beside releasing once, from public numbers alone."""
+        return price_of(self.mechanism)
 
     def __repr__(self) -> str:
         return f"RunningStatistic({self.name!r}: {self.published} of {self.steps} steps, {self.mechanism.describe()})"
