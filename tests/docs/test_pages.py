@@ -16,6 +16,7 @@ PAGES = (
     "docs/transport.md",
     "docs/generate.md",
     "docs/dynamics.md",
+    "docs/stream.md",
     "docs/evaluate.md",
     "docs/scale.md",
 )

@@ -76,8 +76,6 @@ class AbstractEngine(ABC):
 
 
 def _bytes(value: Any) -> int:
-    if isinstance(value, np.ndarray):
-        return value.nbytes
     if is_dataclass(value):
         return sum(_bytes(getattr(value, field.name)) for field in fields(value))
-    return 0
+    return int(getattr(value, "nbytes", 0))

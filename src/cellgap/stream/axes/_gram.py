@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, final
 
 import numpy as np
@@ -31,19 +32,27 @@ class Gram(AbstractEngine):
     centered_, scale
         Whether the mean is subtracted, and whether genes are divided by their standard deviation.
     gram
-        The sum: the upper triangle, (genes, genes).
+        The sum, (genes, genes): an array whose upper triangle counts, or on an accelerator the whole of it.
     """
 
     moments: Moments
     centered_: bool
     scale: bool
-    gram: np.ndarray
+    gram: Any
 
     @classmethod
-    def start(cls, moments: Moments, *, center: bool, scale: bool) -> "Gram":
-        """Return the summary of no rows."""
+    def start(cls, moments: Moments, *, center: bool, scale: bool, device: str = "auto") -> "Gram":
+        """Return the summary of no rows; "auto" takes the accelerator where JAX has one."""
         width = len(moments.origin)
-        return cls(moments, center, scale, np.zeros((width, width), order="F"))
+        return cls(moments, center, scale, _placed(np.zeros((width, width), order="F"), device))
+
+    def kept(self) -> "Gram":
+        """Return the same with its matrix as an array of its own in the memory of the host, to be stored."""
+        return dataclasses.replace(self, gram=np.array(self.gram, order="F"))
+
+    def placed(self, device: str) -> "Gram":
+        """Return the same with its matrix where it is computed."""
+        return dataclasses.replace(self, gram=_placed(np.array(self.gram, order="F"), device))
 
     @property
     def solver(self) -> Solver:  # type: ignore[override]
@@ -72,7 +81,11 @@ class Gram(AbstractEngine):
         for start in range(0, rows.shape[0], step):
             block = centered(between(rows, start, start + step), origin)
             # One triangle: half the work of the full product.
-            gram = _dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=1)
+            gram = (
+                _dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=1)
+                if isinstance(gram, np.ndarray)
+                else _plus(gram, block)
+            )
         return dataclasses.replace(self, gram=gram, moments=self.moments + self.moments.of(rows))
 
     def __add__(self, other: "Gram") -> "Gram":
@@ -81,7 +94,7 @@ class Gram(AbstractEngine):
     def axes(self, k: int) -> Found:
         """Return the first `k` axes: exact up to rounding."""
         m = self.moments
-        upper = np.triu(self.gram)
+        upper = np.triu(np.asarray(self.gram))
         # About the origin: S = G - n (mean - o)(mean - o)'; about 0 the cross terms are added back.
         off = m.total / max(1, m.n)
         if self.centered_:
@@ -97,3 +110,31 @@ class Gram(AbstractEngine):
         values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
         further = float(values[k]) if len(values) > k else float("nan")
         return Found(signed(vectors[:, :k].T), values[:k], further, 1.0)
+
+
+def _placed(gram: np.ndarray, device: str) -> Any:
+    """Return a matrix on the accelerator, in float64, or as it is where there is none or the host is asked for."""
+    import jax
+
+    if device == "cpu" or jax.default_backend() == "cpu":
+        return gram
+    with jax.enable_x64(True):
+        return jax.device_put(gram)
+
+
+def _plus(gram: Any, block: np.ndarray) -> Any:
+    import jax
+
+    with jax.enable_x64(True):
+        return _product()(gram, jax.device_put(block))
+
+
+@cache
+def _product() -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    def product(gram: Any, block: Any) -> Any:
+        return gram + jnp.matmul(block.T, block, precision="highest")
+
+    return jax.jit(product, donate_argnums=0)

@@ -36,6 +36,7 @@ class StreamSettings:
     order: Literal["check", "as_given"] = "check"
     on_order: Literal["warn", "raise", "ignore"] = "warn"
     memory: str = "1GiB"
+    device: Literal["auto", "cpu"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

@@ -1,6 +1,5 @@
 """Principal components in one pass, in memory that does not grow with the number of cells."""
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Iterable, Sequence
@@ -123,6 +122,8 @@ class StreamingPCA:
         What to do where the check fails: "warn", "raise" a ``DataError`` when axes are read, or "ignore".
     memory
         What the Gram matrix may take: "1GiB".
+    device
+        Where the Gram matrix is computed: "auto" takes the accelerator where JAX has one, or "cpu".
     seed
         Of the check's projections and of shuffled reading.
 
@@ -161,6 +162,7 @@ class StreamingPCA:
         order: str = "check",
         on_order: str = "warn",
         memory: str = "1GiB",
+        device: str = "auto",
         seed: int = 0,
     ) -> None:
         values: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
@@ -421,8 +423,9 @@ class StreamingPCA:
         pending = Rows.of(stacked(self._pending)) if self._pending else None
         if pending is None and self._width is not None:
             pending = Rows.none(self._width)
+        engine = self._engine.kept() if isinstance(self._engine, Gram) else self._engine
         return StreamState(
-            to_dict(self.settings), self._engine, self._order, self._labels, pending, self._rows, self._refined,
+            to_dict(self.settings), engine, self._order, self._labels, pending, self._rows, self._refined,
             tuple(self._warned), self.design_effect,
         )  # fmt: skip
 
@@ -439,7 +442,7 @@ class StreamingPCA:
         self._rows, self._refined, self._warned = state.rows, state.refined, list(state.warned)
         self.design_effect = state.design_effect
         if isinstance(state.engine, Gram):  # it is updated in place
-            self._engine = dataclasses.replace(state.engine, gram=np.array(state.engine.gram, order="F"))
+            self._engine = state.engine.placed(self.settings.device)
         if state.pending is not None:
             self._width = state.pending.width
             self._pending, self._n_pending = [], len(state.pending)
@@ -474,7 +477,7 @@ class StreamingPCA:
         s, moments = self.settings, Moments.about(rows)
         solver = s.choose(rows.shape[1], self._rows)
         if solver == "gram":
-            return Gram.start(moments, center=s.center, scale=s.scale)
+            return Gram.start(moments, center=s.center, scale=s.scale, device=s.device)
         if solver == "fd":
             return FrequentDirections.start(moments, center=s.center, size=2 * s.columns)
         if solver == "incremental":

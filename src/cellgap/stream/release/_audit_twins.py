@@ -98,7 +98,7 @@ def _broken(mechanism: AbstractMechanism, draw: Draw) -> AbstractMechanism:
 
 def _drawn(itself: Any, state: State, t: int, drawn: Sequence[Integers], randomness: AbstractRandomness) -> Integers:
     """Return what the mechanism that is right would publish."""
-    right = FactorSum if isinstance(itself, FactorSum) else TreeSum
+    right: Any = FactorSum if isinstance(itself, FactorSum) else TreeSum
     return right.draw(itself, state, t, drawn, randomness)
 
 
@@ -131,6 +131,9 @@ class _Coarse:
     @property
     def sd(self) -> float:
         return self.of.sd
+
+    def in_words(self) -> str:
+        return self.of.in_words()
 
     def draw(self, size: int, randomness: AbstractRandomness) -> np.ndarray:
         assert self.of.variance is not None
