@@ -93,23 +93,45 @@ class Gram(AbstractEngine):
 
     def axes(self, k: int) -> Found:
         """Return the first `k` axes: exact up to rounding."""
-        m = self.moments
-        upper = np.triu(np.asarray(self.gram))
-        # About the origin: S = G - n (mean - o)(mean - o)'; about 0 the cross terms are added back.
-        off = m.total / max(1, m.n)
-        if self.centered_:
-            upper -= np.triu(m.n * np.outer(off, off))
-        else:
-            cross = np.outer(m.total, m.origin)
-            upper += np.triu(cross + cross.T + m.n * np.outer(m.origin, m.origin))
-        if self.scale:
-            upper *= np.outer(1.0 / m.sd, 1.0 / m.sd)
-        d = len(upper)
-        first = max(0, d - k - 1)
-        values, vectors = sl.eigh(upper, lower=False, subset_by_index=(first, d - 1), overwrite_a=True)
-        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        values, vectors = _top(self, k + 1)
         further = float(values[k]) if len(values) > k else float("nan")
         return Found(signed(vectors[:, :k].T), values[:k], further, 1.0)
+
+
+def _top(engine: Gram, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest eigenvalues and their vectors as columns, where the matrix is."""
+    if isinstance(engine.gram, np.ndarray):
+        return _top_of(np, engine, most)
+    import jax
+    import jax.numpy as jnp
+
+    with jax.enable_x64(True):
+        values, vectors = _top_of(jnp, engine, most)
+        return np.asarray(values), np.asarray(vectors)
+
+
+def _top_of(xp: Any, engine: Gram, most: int) -> tuple[Any, Any]:
+    m, matrix = engine.moments, engine.gram
+    origin, total = xp.asarray(m.origin), xp.asarray(m.total)
+    # About the origin: S = G - n (mean - o)(mean - o)'; about 0 the cross terms are added back.
+    if engine.centered_:
+        off = total / max(1, m.n)
+        matrix = matrix - m.n * xp.outer(off, off)
+    else:
+        cross = xp.outer(total, origin)
+        matrix = matrix + (cross + cross.T + m.n * xp.outer(origin, origin))
+    if engine.scale:
+        factor = xp.asarray(1.0 / m.sd)
+        matrix = matrix * xp.outer(factor, factor)
+    d = len(m.origin)
+    first = max(0, d - most)
+    if xp is np:
+        # The upper triangle is all there is.
+        values, vectors = sl.eigh(matrix, lower=False, subset_by_index=(first, d - 1), overwrite_a=True)
+    else:
+        values, vectors = xp.linalg.eigh(matrix)
+        values, vectors = values[first:], vectors[:, first:]
+    return xp.maximum(values[::-1], 0.0), vectors[:, ::-1]
 
 
 def _placed(gram: np.ndarray, device: str) -> Any:

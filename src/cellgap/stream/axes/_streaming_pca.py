@@ -3,12 +3,15 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import ThreadpoolController
 
 from cellgap import storage
 from cellgap.errors import ConfigError, DataError
@@ -336,7 +339,8 @@ class StreamingPCA:
         covered = partial.covered()
         if covered[0] != engine.moments.n:
             raise DataError(f"The sums begin at row {covered[0]} but the stream is at row {engine.moments.n}.")
-        self._engine = engine.add(partial.taken)
+        with _threads(engine):
+            self._engine = engine.add(partial.taken)
         for values in partial.statistics():
             self._order = self._known(self._order).add(values)
         self._refined = self._read = None
@@ -515,7 +519,8 @@ class StreamingPCA:
             self._engine = self._started(batch)
         order = self._known(self._order)
         self._order = order.add(order.statistics(batch))
-        self._engine = self._engine.absorb(batch)
+        with _threads(self._engine):
+            self._engine = self._engine.absorb(batch)
 
     def _current(self) -> AbstractEngine | None:
         """Return the summary of all rows, those that wait included."""
@@ -543,7 +548,8 @@ class StreamingPCA:
         engine = self._known(self._current())
         if engine.energy() <= 0:
             raise DataError("All rows are alike, so that there is no axis." if self.settings.center else "All are 0.")
-        found = engine.axes(k)
+        with _threads(engine):
+            found = engine.axes(k)
         if len(found.energy) < k:
             raise DataError(f"The rows span {len(found.energy)} directions only: ask for at most as many axes.")
         self._check(engine, found)
@@ -582,3 +588,13 @@ class StreamingPCA:
         if value is None:
             raise DataError("The stream has no rows yet: partial_fit some first.")
         return value
+
+
+def _threads(engine: AbstractEngine) -> AbstractContextManager[Any]:
+    """Keep linear algebra of small matrices to one thread: several spend most of their time on waiting."""
+    return nullcontext() if isinstance(engine, Gram) else _libraries().limit(limits=1, user_api="blas")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()

@@ -5,7 +5,7 @@ Each takes a mechanism that is right, and returns a copy that claims the same an
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from cellgap.errors import UnsafeNoise
 from cellgap.stream.release import _factor
 from cellgap.stream.release._interface import AbstractMechanism, Integers, State
-from cellgap.stream.release._noise_scale import Noise
 from cellgap.stream.release._randomness import AbstractRandomness
 from cellgap.stream.release._running_sum import FactorSum, TreeSum
 
@@ -67,9 +66,12 @@ def redrawn(tree: TreeSum) -> AbstractMechanism:
 
 def coarse(mechanism: FactorSum | TreeSum) -> AbstractMechanism:
     """Return a mechanism whose noise has the right variance but is a multiple of 16: low bits show through it."""
-    twin: Any = copy.copy(mechanism)
-    twin.noise = _Coarse(mechanism.noise)
-    return _broken(twin, _drawn)
+
+    def draw(itself: Any, state: State, t: int, drawn: Sequence[Integers], randomness: AbstractRandomness) -> Integers:
+        exact = _drawn(_silent(itself), state, t, drawn, randomness)
+        return exact + 16 * replace(itself.noise, variance=itself.noise.variance / 256).draw(len(exact), randomness)
+
+    return _broken(mechanism, draw)
 
 
 TWINS: Mapping[str, tuple[type[AbstractMechanism], Callable[[Any], AbstractMechanism]]] = {
@@ -118,23 +120,3 @@ def _silent(mechanism: Any) -> Any:
 class _Silence:
     def draw(self, size: int, randomness: AbstractRandomness) -> np.ndarray:
         return np.zeros(size, np.int64)
-
-
-@dataclass(frozen=True)
-class _Coarse:
-    of: Noise
-
-    @property
-    def variance(self) -> Fraction | None:
-        return self.of.variance
-
-    @property
-    def sd(self) -> float:
-        return self.of.sd
-
-    def in_words(self) -> str:
-        return self.of.in_words()
-
-    def draw(self, size: int, randomness: AbstractRandomness) -> np.ndarray:
-        assert self.of.variance is not None
-        return 16 * replace(self.of, variance=self.of.variance / 256).draw(size, randomness)
