@@ -206,3 +206,26 @@ def verify(journal: Path, /) -> int:
 
     show(str(verified(journal)))
     return 0
+
+
+@app.command
+def audit(policy: Path, /, *, runs: Annotated[int, Parameter(validator=Number(gte=1000))] = 20_000) -> int:
+    """Attack the mechanisms of a policy with made-up streams, and print what the attacks prove about epsilon.
+
+    No data and no journal are touched. Passing is no proof of privacy; a failure (exit code 1) is evidence of an error.
+
+    Parameters
+    ----------
+    policy
+        The policy.
+    runs
+        With the donor, and as many without.
+    """
+    from cellgap.cli._stream_policy import read_policy
+    from cellgap.cli._stream_release import audited
+
+    passed = True
+    for found in audited(read_policy(policy), runs):
+        show(str(found))
+        passed = passed and found.passed
+    return 0 if passed else 1

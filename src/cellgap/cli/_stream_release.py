@@ -1,8 +1,10 @@
 """Private statistics of plates, released one plate after the other. Nothing said here depends on a cell."""
 
+import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from cellgap.stream import RunningStatistic
+    from cellgap.stream.release import Audit
 
 PLATES, RELEASES, PAGE = "plates.json", "releases.json", "report.html"
 Say = Callable[[str], None]
@@ -247,3 +250,14 @@ def _opened(path: Path) -> "AnnData":
         raise
     except Exception:
         raise DataError(f"{os.fspath(path)!r} cannot be read.") from None
+
+
+def audited(policy: Policy, runs: int) -> Iterator["Audit"]:
+    """Yield what attacks on the mechanisms of a policy find; its journal is neither read nor made."""
+    from cellgap.stream.release import audit
+
+    with tempfile.TemporaryDirectory() as folder:
+        apart = {name: value for name, value in policy.budget.items() if name != "anchor"} | {"journal": Path(folder)}
+        with Desk(dataclasses.replace(policy, budget=apart)) as desk:
+            for statistic in desk.statistics.values():
+                yield audit(statistic.mechanism, runs, delta=policy.budget.get("delta", 1e-5))

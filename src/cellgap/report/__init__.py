@@ -7,7 +7,9 @@ from cellgap.report._data import DoseCurve, PopulationView, ReportData
 from cellgap.report._dynamics import Course, DynamicsData, KnockOuts, write_dynamics_report
 from cellgap.report._generation import GenerationData, OtherModality, write_generation_report
 from cellgap.report._page import write_report
+from cellgap.report._release import ReleaseData, ReleasedStatistic, write_release_report
 from cellgap.report._scores import shown_conditions
+from cellgap.report._stream import StreamData, write_stream_report
 
 __all__ = [
     "Course",
@@ -17,9 +19,14 @@ __all__ = [
     "KnockOuts",
     "OtherModality",
     "PopulationView",
+    "ReleaseData",
+    "ReleasedStatistic",
     "ReportData",
+    "StreamData",
     "shown_conditions",
     "write_dynamics_report",
     "write_generation_report",
+    "write_release_report",
     "write_report",
+    "write_stream_report",
 ]

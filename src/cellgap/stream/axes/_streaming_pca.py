@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,8 @@ from cellgap import storage
 from cellgap.errors import ConfigError, DataError
 from cellgap.gap import Gap
 from cellgap.settings import to_dict
-from cellgap.storage import storable
 from cellgap.stream.axes._blocks import Blocks, Plan, take_in
+from cellgap.stream.axes._cautions import AS_GIVEN, StreamWarning, cautions, refuse_sorted
 from cellgap.stream.axes._engine import AbstractEngine, Found, Solver
 from cellgap.stream.axes._frequent import FrequentDirections
 from cellgap.stream.axes._gram import Gram
@@ -30,60 +29,12 @@ from cellgap.stream.axes._partial import Partial
 from cellgap.stream.axes._rows import Csr, Rows, as_rows, between, project, scaled, stacked
 from cellgap.stream.axes._spectrum import StreamReport, gaps_of, report_of
 from cellgap.stream.axes._stream_settings import StreamSettings
+from cellgap.stream.axes._stream_state import Refined, StreamState
 
 if TYPE_CHECKING:
     from cellgap.stream.axes._atlas import Atlas
 
 _BATCH = 1024  # rows that are taken in together, whatever chunks they come in
-
-
-class StreamWarning(UserWarning):
-    """What someone who trusts axes of a stream should know."""
-
-
-@storable
-@dataclass(frozen=True, eq=False)
-class StreamState:
-    """All that a stream has to remember: `StreamingPCA.to_state`.
-
-    Parameters
-    ----------
-    settings
-        As plain values.
-    engine, order, labels
-        Summary of the rows so far, and the checks of their order; None before the first batch.
-    pending
-        Rows that wait for their batch; None before the first chunk.
-    rows
-        Rows that the stream will have, where that is known.
-    refined
-        Result of a second pass.
-    warned
-        What was warned of already.
-    design_effect
-        See `StreamingPCA`.
-    """
-
-    settings: dict[str, Any]
-    engine: Any
-    order: Any
-    labels: Any
-    pending: Rows | None
-    rows: int | None
-    refined: Any
-    warned: tuple[str, ...]
-    design_effect: float
-
-
-@storable
-@dataclass(frozen=True, eq=False)
-class Refined:
-    """Axes after a second pass: see `StreamingPCA.refine`."""
-
-    components: Float[np.ndarray, "axes genes"]
-    energy: Float[np.ndarray, " axes"]
-    further: float
-    modelled: float
 
 
 class StreamingPCA:
@@ -487,7 +438,7 @@ class StreamingPCA:
         if solver == "incremental":
             return Incremental.start(moments, rank=s.columns)
         if s.order == "as_given":
-            self._warn("blocks need rows in random order, but order is as_given: axes of sorted rows can be far off")
+            self._warn(AS_GIVEN)
         return Blocks.start(s.blocks(), moments)
 
     def _take(self, *, whole: bool) -> None:
@@ -552,30 +503,12 @@ class StreamingPCA:
             found = engine.axes(k)
         if len(found.energy) < k:
             raise DataError(f"The rows span {len(found.energy)} directions only: ask for at most as many axes.")
-        self._check(engine, found)
+        order, s = self._known(self._order), self.settings
+        refuse_sorted(engine, order, s)
+        for text in cautions(engine, found, order, s):
+            self._warn(text)
         self._read = n, found
         return found
-
-    def _check(self, engine: AbstractEngine, found: Found) -> None:
-        alarm = self._known(self._order).alarm()
-        matters = engine.solver != "gram" and self.settings.order == "check"
-        if alarm is not None and matters and self.settings.on_order == "raise":
-            raise DataError(f"{alarm}: shuffle them, or use solver='gram' or 'fd', which take any order.")
-        if alarm is not None and matters and self.settings.on_order == "warn":
-            self._warn(f"{alarm}: shuffle them, or use solver='gram' or 'fd', which take any order")
-        if isinstance(engine, Blocks) and engine.passed:
-            self._warn(
-                f"{engine.passed} heavy rows found no room among the {self.settings.heavy_rows} that are kept, so the "
-                "guarantee for heavy rows is void: raise heavy_rows"
-            )
-        n, moments = engine.moments.n, engine.moments
-        if not self.settings.center and n * float(moments.mean @ moments.mean) > 0.5 * engine.energy():
-            self._warn("the mean has more than half of the energy, so the first axis is the mean: use center=True")
-        energy = np.append(found.energy, found.further)
-        if engine.solver != "gram" and energy[0] < 1.1 * energy[1]:
-            self._warn(
-                f"the first two eigenvalues are alike (ratio {energy[0] / energy[1]:.3g}): only their plane is known"
-            )
 
     def _warn(self, text: str) -> None:
         kind = text.split(":")[0][:40]

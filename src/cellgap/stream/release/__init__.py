@@ -8,6 +8,7 @@ from cellgap.stream.release._anchor import AbstractAnchor, Mark
 from cellgap.stream.release._bounds import DonorBounds
 from cellgap.stream.release._budget import PrivacyBudget
 from cellgap.stream.release._donors import donor_counts, donor_histograms, donor_means
+from cellgap.stream.release._privacy_audit import Audit, audit
 from cellgap.stream.release._private_report import private_report
 from cellgap.stream.release._randomness import SeededRandomness, SystemRandomness
 from cellgap.stream.release._release import Release
@@ -16,6 +17,7 @@ from cellgap.stream.release._verify import Verified, verify
 
 __all__ = [
     "AbstractAnchor",
+    "Audit",
     "DonorBounds",
     "Mark",
     "PrivacyBudget",
@@ -24,6 +26,7 @@ __all__ = [
     "SeededRandomness",
     "SystemRandomness",
     "Verified",
+    "audit",
     "donor_counts",
     "donor_histograms",
     "donor_means",
