@@ -85,6 +85,13 @@ SCANPY = Peer(
     variable="CELLGAP_SCANPY_PYTHON",
     probe="import scanpy; assert scanpy.__version__.startswith('1.11')",
 )
+JAX_PRIVACY = Peer(
+    name="jax_privacy",
+    requirements=("jax-privacy==2.0.0",),
+    variable="CELLGAP_JAX_PRIVACY_PYTHON",
+    probe="import jax_privacy.matrix_factorization.toeplitz, importlib.metadata as i;"
+    " assert i.version('jax-privacy') == '2.0.0'",
+)
 
 
 def _has(python: str | Path, peer: Peer) -> bool:

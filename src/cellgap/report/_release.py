@@ -13,7 +13,7 @@ from jaxtyping import Float
 from cellgap import __version__
 from cellgap.errors import DataError, StorageError
 from cellgap.report._draw import drawing
-from cellgap.report._release_figures import budget_picture, courses_picture, last_picture
+from cellgap.report._release_figures import RHO, budget_picture, courses_picture, last_picture
 from cellgap.report._template import environment, style
 from cellgap.report._verdict import Verdict
 from cellgap.report._words import MINUS, count, flatten, number
@@ -187,11 +187,11 @@ def write_release_report(data: ReleaseData, path: str | Path) -> Path:
         version=__version__,
         css=style(templates),
         verdict=release_verdict(data),
-        promise=_promise(data),
+        protected=_protected(data.unit),
         budget=budget,
         costs=_costs(data),
         statistics=statistics,
-        reading=_reading(data),
+        kinds={statistic.kind for statistic in data.statistics},
         settings=flatten(data.settings),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -201,33 +201,33 @@ def write_release_report(data: ReleaseData, path: str | Path) -> Path:
 
 def release_verdict(data: ReleaseData) -> Verdict:
     """Return what the guarantee of all releases is, in words."""
-    spent = f"{number(data.rho_spent)} of ρ = {number(data.rho_total)} is reserved"
+    spent = f"{number(data.rho_spent)} of {RHO} = {number(data.rho_total)} is reserved"
     if data.rho_spent < data.rho_total:
         spent += f"; {number(data.rho_total - data.rho_spent)} is left for further statistics"
     if not data.safe:
         return Verdict("worse", "These numbers protect nobody.", (
-            "Their noise comes from a seeded generator. Make them again without unsafe_testing before anything is shown.",
+            "Their noise comes from a seeded generator. Make them again without unsafe_testing before they are shown.",
         ))  # fmt: skip
     if not data.statistics:
         return Verdict("unknown", "Nothing has been released.", (f"Of the budget {spent}.",))
     sentences = []
     who = _protected(data.unit)
     if data.rho_spent > data.rho_total * (1 + 1e-9):
-        lead, tone = "More is spent than the budget allows: the guarantee below is not the one that was promised.", "worse"
+        lead, tone = "More is spent than the budget allows: what was promised does not hold.", "worse"
     elif not math.isfinite(data.epsilon_spent):
-        lead, tone = f"Protected: {who}, with ρ = {number(data.rho_spent)}.", "better"
+        lead, tone = f"Protected: {who}, with {RHO} = {number(data.rho_spent)}.", "better"
     else:
         lead = f"Protected: {who}, with ε = {number(data.epsilon_spent)} at δ = {number(data.delta, 2)}."
         tone = "better" if data.epsilon_spent <= _WEAK and data.unit == "donor" else "unclear"
     sentences.append(
-        f"This holds for all releases on this page together, and for all further steps of these statistics (ρ = "
+        f"This holds for all releases on this page together, and for all further steps of these statistics ({RHO} = "
         f"{number(data.rho_spent)}, zero-concentrated differential privacy)."
     )
     if math.isfinite(data.epsilon_spent):
         factor = math.exp(min(data.epsilon_spent, 700.0))
         sentences.append(
-            f"Whoever sees all of them can move the odds of “this {_noun(data.unit)} is in the data” by at most a factor "
-            f"e^ε = {number(factor)}, up to a probability δ."
+            f"Whoever sees all of them can move the odds of “this {_noun(data.unit)} is in the data” by at most a "
+            f"factor e^ε = {number(factor)}, up to a probability δ."
         )
         if data.epsilon_spent > _WEAK:
             sentences.append(f"An ε above {_WEAK:g} promises little in the worst case.")
@@ -245,28 +245,6 @@ def _protected(unit: str) -> str:
         "donor_plate": "one donor on one plate; a donor on several plates is protected less",
         "cell": "one cell; a donor is hardly protected",
     }.get(unit, f"one {unit}")
-
-
-def _promise(data: ReleaseData) -> list[tuple[str, list[str]]]:
-    """Return what is protected, and what is not, as titles with sentences."""
-    if not data.safe:
-        return [("What is protected", ["Nothing: see the top of the page."])]
-    covered = [
-        f"Whose presence: {_protected(data.unit)}. All releases together look nearly the same with and without it.",
-        "From whom: from everybody who sees all the releases, whatever they know about others, and also if they chose "
-        "later assays after seeing earlier releases.",
-        "Not from those who hold the cells, the journal of the budget or its backups: these are as sensitive as the cells.",
-    ]
-    steps = f" ({data.steps:,} steps)" if data.steps else ""
-    public = [
-        f"Public, and not protected: the number of steps{steps} and their schedule, the features, the bounds of a "
-        "contribution, bins, and the donors of a step at most.",
-        "Not covered: principal axes and reports of quality, running time and memory, error messages, and anything else "
-        "computed from cells outside these statistics.",
-        "Not covered: bounds, features, bins or a horizon that were chosen by looking at the protected data.",
-        "What is true of people in general can be learnt about a donor too; that is not hidden.",
-    ]
-    return [("What is protected, and from whom", covered), ("What is not", public)]
 
 
 def _costs(data: ReleaseData) -> list[dict[str, str]]:
@@ -333,30 +311,4 @@ def _runs(statistic: ReleasedStatistic) -> list[tuple[str, tuple[str, ...]]]:
     for names, run in groupby(zip(statistic.times, statistic.selected, strict=True), key=lambda pair: pair[1]):
         steps = [int(t) for t, _ in run]
         made.append((f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}", names))
-    return made
-
-
-def _reading(data: ReleaseData) -> list[str]:
-    """Return how the bounds are read, for the kinds that are on the page."""
-    kinds = {statistic.kind for statistic in data.statistics}
-    made = [
-        "A bound is simultaneous: with a probability of 95 % no value of any step and any feature of a statistic is "
-        "farther off than its bound. A difference of two values that is larger than twice the bound is not noise.",
-        "It counts the noise that was added, and waiting where values are recomputed only now and then. It does not count "
-        "what clipping took from the contributions of large donors, and not how donors differ from those not sampled.",
-    ]
-    if kinds & {"sum", "mean"}:
-        made.append(
-            "The standard deviation is of the noise of one value alone; it is several times smaller than the bound, since "
-            "the bound covers all steps and features."
-        )
-    if "mean" in kinds:
-        made.append("Means are ratios of a released sum and a released number of donors; early steps have wide intervals.")
-    if "select" in kinds:
-        made.append(
-            "A selection names features with nearly the largest sums: the i-th named may lie below the i-th largest by "
-            "the bound. Where many sums are that close, other names are as good."
-        )
-    if "quantile" in kinds:
-        made.append("Quantiles are edges of public bins: they are no finer than the bins, and an interval may be open.")
     return made

@@ -25,6 +25,7 @@ from cellgap.report._words import count, number, shorten
 if TYPE_CHECKING:
     from cellgap.report._release import ReleaseData, ReleasedStatistic
 
+RHO = "\N{GREEK SMALL LETTER RHO}"
 DRAWN = 8
 """Columns of a statistic whose course is drawn."""
 BARS = 20
@@ -65,9 +66,9 @@ def budget_picture(data: "ReleaseData") -> Picture | None:
     ax.grid(axis="x", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     linear(ax.xaxis, 6)
-    ax.set_xlabel("ρ")
+    ax.set_xlabel(RHO)
     sentence = (
-        f"What the budget of ρ = {number(data.rho_total)} is reserved for, one statistic after the other: "
+        f"What the budget of {RHO} = {number(data.rho_total)} is reserved for, one statistic after the other: "
         f"{number(data.rho_spent)} is reserved, {number(left)} is left."
     )
     return Picture(to_svg(fig, sentence, "budget"), sentence)
@@ -170,7 +171,8 @@ def last_picture(statistic: "ReleasedStatistic", name: str) -> Picture | None:
     linear(ax.xaxis, 6)
     ax.set_xlabel(shorten(statistic.unit or "value", 60))
     more = f" of {len(last):,}, the largest in size" if len(drawn) < len(last) else ""
-    sentence = f"{count(len(drawn), 'value')}{more}, at step {int(statistic.times[-1]):,}, with simultaneous intervals (95 %)."
+    step = f"at step {int(statistic.times[-1]):,}"
+    sentence = f"{count(len(drawn), 'value')}{more}, {step}, with simultaneous intervals (95 %)."
     if not clear.all():
         sentence += " Hollow: the interval holds 0 or is not known."
     return Picture(to_svg(fig, sentence, name), sentence)

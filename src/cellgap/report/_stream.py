@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
 _ENGINES = {
     "gram": "Gram matrix: the products of all pairs of genes, summed over all cells; exact in any order.",
-    "blocks": "Doubling blocks: each block is as long as all before it and leaves its factor, and rows of large norm are "
-    "kept as they are; for rows in random order.",
-    "fd": "Frequent directions: a sketch whose error is bounded in any order, by what lies beyond its leading directions.",
-    "incremental": "Incremental (as in scikit-learn): the leading axes are updated chunk by chunk; a heuristic without a "
-    "guarantee.",
+    "blocks": "Doubling blocks: each is as long as all before it and leaves its factor; rows of large norm are kept as "
+    "they are; for rows in random order.",
+    "fd": "Frequent directions: a sketch whose error is bounded in any order, by what lies beyond its leading axes.",
+    "incremental": "Incremental, as in scikit-learn: the leading axes are updated chunk by chunk; without a guarantee.",
 }
 _SHUFFLE = 'Read in shuffled chunks (fit_backed does), or use solver="gram" or solver="fd", which take any order.'
 _WANTED = ("axis", "gene", "loading")
@@ -171,7 +170,7 @@ def _trust(report: "StreamReport") -> tuple[str, str, list[str]]:
     if report.any_order:
         if report.solver == "fd":
             lead = "The error is bounded in any order; the axes are approximate."
-            told.append("Frequent directions err by at most what lies beyond their leading directions: see not modelled.")
+            told.append("Frequent directions err by no more than what lies beyond their leading axes.")
         else:
             lead = "Exact so far: all cells are still in the first block."
     elif alarmed and worst is not None:
@@ -230,18 +229,17 @@ def _genes(data: StreamData) -> list[dict[str, Any]]:
     unstable = data.report.unstable
     made = []
     for axis, part in data.top_genes.groupby("axis", sort=True):
-        part = part.reindex(part["loading"].abs().sort_values(ascending=False, kind="stable").index)
-        sides = [
-            [(str(gene), number(value, 2)) for gene, value in zip(part["gene"], part["loading"], strict=True) if up(value)]
-            for up in (lambda value: value > 0, lambda value: value < 0)
-        ]
+        part = part.iloc[np.argsort(-np.abs(part["loading"].to_numpy(float)), kind="stable")]
+        pairs = list(zip(part["gene"], part["loading"], strict=True))
+        up = [(str(gene), number(value, 2)) for gene, value in pairs if value > 0]
+        down = [(str(gene), number(value, 2)) for gene, value in pairs if value < 0]
         place = int(axis) - 1  # pyright: ignore[reportArgumentType]
         known = 0 <= place < len(share)
         made.append(
             {
                 "axis": f"{place + 1}",
                 "share": percent(share[place]) if known else "n/a",
-                "sides": sides,
+                "sides": (up, down),
                 "unstable": bool(known and unstable[place]),
             }
         )

@@ -226,8 +226,8 @@ def course_picture(report: "StreamReport") -> Picture | None:
         else:
             ax.set_xticklabels([])
     sentence = (
-        f"Means over {count(len(course), 'stretch', 'stretches')} of the stream, each number on its own scale, with the "
-        "mean of all (dotted). In random order they scatter about it without a trend, and without steps."
+        f"Means over {count(len(course), 'stretch', 'stretches')} of the stream, each number on its own scale, with "
+        "the mean of all (dotted). In random order they scatter about it without a trend, and without steps."
     )
     return Picture(to_svg(fig, sentence, "course"), sentence)
 
