@@ -168,7 +168,10 @@ def release(
                     if len(last) > 8:
                         show(f"  ... {len(last) - 8:,} more in {checked.folder / name}.csv")
                 show("", desk.budget.explain(), "", f"released now: {', '.join(new) or 'nothing new'}")
-                show(f"public:  {checked.folder}", f"secret:  {checked.journal} (as sensitive as the cells)")
+                show(
+                    f"public:  {checked.folder} (report.html)",
+                    f"secret:  {checked.journal} (as sensitive as the cells)",
+                )
     except KeyboardInterrupt:
         if not quiet:
             note("interrupted; nothing is lost and nothing is spent twice: run the same command again to continue.")

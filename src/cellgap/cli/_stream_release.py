@@ -79,7 +79,7 @@ class Desk:
             raise type(error)(f"[statistic.{name}] {error}") from None
 
     def release(self, plates: Sequence[Path], say: Say) -> list[str]:
-        """Return the names of the plates that were released now, after all of them are.
+        """Return the names of the plates that were released now, after all of them are; see `write`.
 
         Plates that were released before are left alone; one that was interrupted is finished.
 
@@ -102,7 +102,6 @@ class Desk:
                 say(f"step {t} of {self.policy.steps}, {path.name}: {asked.name}")
                 self.statistics[asked.name].step(self._vectors(asked, t, steps, opened), t, policy="drop")
             new.append(path.name)
-            self.write()
         return new
 
     def _steps(self, plates: Sequence[Path]) -> dict[Path, int]:
@@ -206,6 +205,9 @@ class Desk:
 
     def write(self) -> None:
         """Write the public folder anew: tables, releases as JSON, the page."""
+        from cellgap.cli._stream_page import release_data
+        from cellgap.report import write_release_report
+
         folder = self.policy.folder
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
@@ -214,6 +216,7 @@ class Desk:
         released = {name: [r.to_dict() for r in statistic.releases] for name, statistic in self.statistics.items()}
         document = json.dumps({"budget": self.summary(), "statistics": released}, indent=1)
         replace(folder / RELEASES, lambda handle: handle.write(document.encode()))
+        write_release_report(release_data(self), folder / PAGE)
 
     def summary(self) -> dict[str, Any]:
         """Return where the budget stands, as plain values."""
