@@ -104,17 +104,17 @@ def test_donors_and_means(make):
         donors_error = abs(one.extra["donors"][0] - donors * t)
         assert donors_error <= 6 * one.extra["donors_sd"][0]
         inside.append(np.mean((one.extra["means_low"] <= truth) & (truth <= one.extra["means_high"])))
-    assert np.mean(inside) > 0.8
+    assert np.mean(inside) >= 0.95
     # What counting costs the sums: one part in 2 sqrt(m) of Euclidean norm, one in sqrt(m) of the sum of sizes.
     plain = make(m, steps)
     assert plain.noise.sd <= mechanism.noise.sd <= plain.noise.sd * (1.001 + 1.0 / math.sqrt(m))
 
 
 def test_means_of_nobody_are_not_bounded():
-    # Nobody is told from somebody by chance alone, on one side of a 95 % interval.
+    # Nobody is told from somebody by chance alone, with 95 %.
     mechanism = SUMS[0](3, 1, count=True)
     unbounded = [np.isinf(run(mechanism, zeros(1, 4), seed)[0][0].extra["means_high"]).all() for seed in range(400)]
-    assert 0.95 <= np.mean(unbounded) < 1.0
+    assert np.mean(unbounded) >= 0.95
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

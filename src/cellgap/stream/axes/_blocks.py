@@ -77,8 +77,8 @@ class Plan:
         Of the rows before the block, scaled; None where rows are not centered, (genes,).
     factor
         One over the scale of each gene; None: unscaled.
-    bar
-        Squared norm above which a row is a candidate for the heavy rows.
+    threshold, bar
+        Squared norm above which a row is heavy, and above which there is room for it.
     heavy_rows
         Candidates to return at most.
     origin
@@ -91,6 +91,7 @@ class Plan:
     basis: Float[np.ndarray, "genes columns"]
     mean: Float[np.ndarray, " genes"] | None
     factor: Float[np.ndarray, " genes"] | None
+    threshold: float
     bar: float
     heavy_rows: int
     origin: Float[np.ndarray, " genes"]
@@ -158,7 +159,7 @@ class Taken:
     light, heavy, moments
         Sums of light rows, candidates for heavy rows, moments of all.
     passed
-        Rows above the bar that were not taken as candidates because there were too many.
+        Heavy rows that were not taken as candidates for lack of room.
     """
 
     light: BlockSum
@@ -177,9 +178,9 @@ def take_in(plan: Plan, rows: Csr, arrivals: np.ndarray) -> Taken:
     inside = scaled(rows, plan.factor)
     norms = squared_norms(inside, plan.mean)
     heavy = np.flatnonzero(norms > plan.bar)
-    passed = max(0, len(heavy) - plan.heavy_rows)
-    if passed:
+    if len(heavy) > plan.heavy_rows:
         heavy = heavy[np.lexsort((heavy, -norms[heavy]))][: plan.heavy_rows]
+    passed = int((norms > plan.threshold).sum()) - len(heavy)
     light = np.ones(rows.shape[0], bool)
     light[heavy] = False
     return Taken(
@@ -281,7 +282,7 @@ class Blocks(AbstractEngine):
         if most and len(self.heavy) >= most:
             bar = max(bar, float(self.heavy.norms[-1]))
         return Plan(
-            self.closed, self.moments.n, self.end, self.basis, self.mean, self.factor,
+            self.closed, self.moments.n, self.end, self.basis, self.mean, self.factor, self.threshold,
             bar if most else np.inf, most, self.moments.origin,
         )  # fmt: skip
 
@@ -306,7 +307,8 @@ class Blocks(AbstractEngine):
         earlier = _rescaled(self.earlier, old, factor)
         found = self._model(np.concatenate([earlier, block], axis=1), candidates, factor, mean)
         wanted = float(found.values[s.k - 1]) if len(found.values) >= s.k else 0.0
-        threshold = max(s.heavy_share * wanted, 4.0 * self.energy() / self.moments.n)
+        rounding = 0.0 if mean is None else 1e-12 * float(mean @ mean)  # of distances from the mean
+        threshold = max(s.heavy_share * wanted, 4.0 * self.energy() / self.moments.n, rounding)
         heavy, returned = candidates.split(threshold, mean, factor)
         passed = self.passed
         if self.first is not None:
@@ -389,13 +391,20 @@ class Blocks(AbstractEngine):
         """Return the directions of the next block: those of this block alone, and beside them all of the model.
 
         Early in a stream one heavy row outweighs all that light rows have shown, so a joint iteration would lose them.
+        Where a block has fewer directions than asked for (its rows are alike), random ones find what comes after it.
         """
         s = self.settings
         parts = [axes_of(block, s.columns).vectors]
         if len(heavy):
             rows = self._heavy(heavy, factor, mean)
             parts += [axes_of(earlier, s.k).vectors, axes_of(rows.T, s.k).vectors]
-        return orthonormal(*parts)
+        basis = orthonormal(*parts)
+        width, found = basis.shape
+        lacking = min(s.columns, width) - found
+        if lacking <= 0:
+            return basis
+        further = np.random.default_rng(self.closed).normal(size=(width, lacking))
+        return np.linalg.qr(np.concatenate([basis, further], axis=1))[0]
 
 
 class _Model:

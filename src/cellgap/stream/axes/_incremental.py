@@ -70,7 +70,8 @@ class Incremental(AbstractEngine):
             setattr(model, name, value)
         if self.state:
             model.n_components_ = rank
-        model.partial_fit(rows.toarray(), check_input=False)
+        with np.errstate(divide="ignore", invalid="ignore"):  # shares of no variance, where the first rows are alike
+            model.partial_fit(rows.toarray(), check_input=False)
         state = {name: np.asarray(getattr(model, name)) for name in _FITTED}
         return dataclasses.replace(self, state=state, moments=self.moments + self.moments.of(rows))
 

@@ -61,8 +61,10 @@ class Moments:
 
     @property
     def centered_squares(self) -> Float[np.ndarray, " genes"]:
-        """Sum of the squared distances from the mean, for every gene."""
-        return np.maximum(self.squares - self.total**2 / max(1, self.n), 0.0)
+        """Sum of the squared distances from the mean, for every gene; exactly 0 for a gene that is constant."""
+        squares = self.squares - self.total**2 / max(1, self.n)
+        # What rounding leaves of a constant gene is no spread.
+        return np.where(squares > 1e-24 * self.n * self.mean**2, squares, 0.0)
 
     @property
     def raw_squares(self) -> Float[np.ndarray, " genes"]:
@@ -73,6 +75,4 @@ class Moments:
     def sd(self) -> Float[np.ndarray, " genes"]:
         """Standard deviation of every gene (with n in the denominator); 1 for a gene that is constant."""
         sd = np.sqrt(self.centered_squares / max(1, self.n))
-        # What rounding leaves of a constant gene is no spread.
-        flat = sd <= 1e-12 * np.maximum(np.abs(self.mean), np.finfo(float).tiny)
-        return np.where(flat, 1.0, sd)
+        return np.where(sd == 0, 1.0, sd)

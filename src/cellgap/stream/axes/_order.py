@@ -107,8 +107,9 @@ class OrderCheck:
             return {}
         between = b * np.maximum(self.squares - self.means**2 / c, 0.0) / (c - 1)
         inside = self.inside / c
-        # Numbers that never change are in any order.
-        ratio = np.where(inside > 0, between / np.where(inside > 0, inside, 1.0), np.where(between > 0, np.inf, 1.0))
+        # Numbers that never change are in any order, and their rounding is no change.
+        level = 1e-12 * b * self.squares / c + np.finfo(float).tiny
+        ratio = (between + level) / (inside + level)
         return {
             name: (float(value), float(fdtrc(c - 1, c * (b - 1), value)))
             for name, value in zip(STATISTICS, ratio, strict=True)

@@ -9,8 +9,6 @@ from jaxtyping import Float
 
 from cellgap.stream.release._interface import Estimate, Integers
 
-_NORMAL_95 = 1.959963984540054
-
 
 @final
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Counted:
         return total
 
 
-def sum_estimate(sums: Float[np.ndarray, " width"], sd: float, counted: Counted, step: float) -> Estimate:
+def sum_estimate(sums: Float[np.ndarray, " width"], sd: float, counted: Counted, step: float, bound: float) -> Estimate:
     """Return noisy sums in the unit of the contributions; with a count also donors and means.
 
     Parameters
@@ -61,14 +59,16 @@ def sum_estimate(sums: Float[np.ndarray, " width"], sd: float, counted: Counted,
         The constant coordinate.
     step
         Lattice step.
+    bound
+        By how much the sums of all steps and features may be off at 95 %, unit of the contributions.
 
     Returns
     -------
     Estimate
         With a count, `extra` holds `donors` and `donors_sd`, (1,), and `means`, `means_low` and `means_high`,
-        (features,): bounds of 95 % for each mean. They are those of Fieller (1954), which hold exactly for Gaussian
-        noise in both sums: all mu with ``|S - mu N| <= 1.96 sqrt(sd_S^2 + mu^2 sd_N^2)``; infinite where N may be 0.
-        Means are nan where the noisy number of donors is not above 0.
+        (features,): bounds for the means of all steps and features together, at 95 %. They are Fieller's (1954): all mu
+        with ``|S - mu N| <= z sqrt(sd_S^2 + mu^2 sd_N^2)``, z being `bound` over `sd`, the one with which the sums hold;
+        infinite where N may be 0. Means are nan where the noisy number of donors is not above 0.
     """
     width = len(sums) - counted.present
     values = sums[:width] * step
@@ -79,7 +79,7 @@ def sum_estimate(sums: Float[np.ndarray, " width"], sd: float, counted: Counted,
     means, low, high = np.full(width, math.nan), np.full(width, -math.inf), np.full(width, math.inf)
     if donors > 0.0:
         means = values / donors
-    margin_s, margin_n = _NORMAL_95 * sd * step, _NORMAL_95 * donors_sd
+    margin_s, margin_n = bound, bound / step / counted.weight
     a = donors**2 - margin_n**2
     if donors > 0.0 and a > 0.0:
         b = values * donors

@@ -28,6 +28,8 @@ from cellgap.stream.release._noise import Backend
 from cellgap.stream.release._noise_scale import gaussian_for, laplace_for
 from cellgap.stream.release._randomness import AbstractRandomness
 
+BETA = 0.05
+"""One less the level of the bounds of means."""
 LONGEST_FACTOR = 4096
 """Horizon up to which the factorized mechanism is chosen: it keeps the sums of all steps."""
 
@@ -123,7 +125,7 @@ class FactorSum(AbstractMechanism):
         sums = np.zeros(self.width)
         for y, coef in zip(drawn, reversed(self._inverse[:t].tolist()), strict=True):
             sums += coef * y.astype(np.float64)
-        return sum_estimate(sums, self._sd(t), self.counted, float(self.bounds.step))
+        return sum_estimate(sums, self._sd(t), self.counted, float(self.bounds.step), self.bound(t, BETA) if t else 0.0)
 
     def bound(self, t: int, beta: float) -> float:
         """Return by how much the sums may be off at step `t`, simultaneously for all steps and features."""
@@ -233,7 +235,9 @@ class TreeSum(AbstractMechanism):
             refinement.add(nodes.reshape(-1, self.width))
         sums = refinement.prefix() if len(drawn) else np.zeros(self.width)
         sd = self.noise.sd * math.sqrt(_tree.prefix_variance(len(drawn)))
-        return sum_estimate(sums, sd, self.counted, float(self.bounds.step))
+        return sum_estimate(
+            sums, sd, self.counted, float(self.bounds.step), self.bound(len(drawn), BETA) if len(drawn) else 0.0
+        )
 
     def bound(self, t: int, beta: float) -> float:
         """Return by how much the sums may be off at step `t`, simultaneously for all steps and features."""
