@@ -84,7 +84,7 @@ def main() -> None:
     python = peer_python(SCANPY, args.scanpy_python)
     with tempfile.TemporaryDirectory() as temporary:
         compared(Path(temporary), 10_000 // scale, 1500, 1500.0, rounds, python, False)
-        compared(Path(temporary), 20_000 // scale, 3000, 1500.0, rounds, python, True)
+        compared(Path(temporary), 20_000 // scale, 3000, 1300.0, rounds, python, True)
 
 
 if __name__ == "__main__":

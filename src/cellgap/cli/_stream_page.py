@@ -56,7 +56,9 @@ def _released(desk: "Desk", asked: Asked) -> "ReleasedStatistic":
     common: dict[str, Any] = {
         "name": asked.name,
         "kind": asked.kind,
-        "mechanism": f"read off {asked.source}: costs nothing" if free else statistic.mechanism.describe(),
+        "mechanism": f"read off {asked.source}: costs nothing"
+        if free
+        else statistic.mechanism.describe().removeprefix(f"{asked.name}: "),
         "rho": 0.0 if free else float(statistic.mechanism.rho),
         "epsilon": 0.0 if free else _epsilon(desk, statistic.mechanism.rho),
         "times": np.array([release.t for release in releases], int),

@@ -210,19 +210,18 @@ def release_verdict(data: ReleaseData) -> Verdict:
         ))  # fmt: skip
     if not data.statistics:
         return Verdict("unknown", "Nothing has been released.", (f"Of the budget {spent}.",))
-    sentences = []
     who = _protected(data.unit)
     if data.rho_spent > data.rho_total * (1 + 1e-9):
         lead, tone = "More is spent than the budget allows: what was promised does not hold.", "worse"
     elif not math.isfinite(data.epsilon_spent):
         lead, tone = f"Protected: {who}, with {RHO} = {number(data.rho_spent)}.", "better"
     else:
-        lead = f"Protected: {who}, with ε = {number(data.epsilon_spent)} at δ = {number(data.delta, 2)}."
+        lead = f"Protected: {who}, with ε = {number(data.epsilon_spent)} at δ = {_short(data.delta)}."
         tone = "better" if data.epsilon_spent <= _WEAK and data.unit == "donor" else "unclear"
-    sentences.append(
-        f"This holds for all releases on this page together, and for all further steps of these statistics ({RHO} = "
-        f"{number(data.rho_spent)}, zero-concentrated differential privacy)."
-    )
+    spent_on = f"{RHO} = {number(data.rho_spent)} (zero-concentrated differential privacy)"
+    sentences = [
+        f"It costs {spent_on} for all releases on this page, and all further steps of these statistics, together."
+    ]
     if math.isfinite(data.epsilon_spent):
         factor = math.exp(min(data.epsilon_spent, 700.0))
         sentences.append(
@@ -233,6 +232,10 @@ def release_verdict(data: ReleaseData) -> Verdict:
             sentences.append(f"An ε above {_WEAK:g} promises little in the worst case.")
     sentences.append(f"Of the budget {spent}.")
     return Verdict(tone, lead, tuple(sentences))
+
+
+def _short(x: float) -> str:
+    return number(x, 2).replace(".0e", "e")
 
 
 def _noun(unit: str) -> str:
@@ -256,7 +259,6 @@ def _costs(data: ReleaseData) -> list[dict[str, str]]:
             "rho": number(s.rho),
             "share": f"{100 * s.rho / data.rho_total:.1f} %" if data.rho_total > 0 else "n/a",
             "epsilon": number(s.epsilon),
-            "mechanism": s.mechanism,
         }
         for s in data.statistics
     ]
@@ -276,7 +278,8 @@ def _shown(statistic: ReleasedStatistic, name: str) -> dict[str, Any]:
     bounded = bool(np.isfinite(statistic.bound).all())
     if statistic.kind == "select":
         if bounded:
-            shown["reading"] = f"With 95 % at all steps: no selected sum is more than {worst}{unit} below the true one."
+            below = f"at most {worst}{unit} below the i-th largest"
+            shown["reading"] = f"The sum of the i-th selected is {below}, with 95 % at all steps together."
         runs, kept = _runs(statistic), _ROWS
         return shown | {"selected": runs[-kept:], "more": _left_out(len(runs), kept, "the last")}
     if statistic.kind == "quantile":
@@ -293,12 +296,14 @@ def _shown(statistic: ReleasedStatistic, name: str) -> dict[str, Any]:
     order = np.arange(len(last))
     if statistic.kind in ("sum", "mean"):
         order = np.argsort(-np.abs(np.nan_to_num(last)), kind="stable")
+    told = (last, sd, low, high) if np.isfinite(sd).any() else (last, low, high)
     what = {"quantile": "Quantile", "max": "Maximum"}.get(statistic.kind, "Feature")
-    shown["rows"] = [
-        (statistic.columns[i], number(last[i]), *(number(x[i]).replace("n/a", MINUS) for x in (sd, low, high)))
-        for i in order[:_ROWS]
-    ]
-    return shown | {"what": what, "more": _left_out(len(last), _ROWS, "those of the largest size")}
+    shown["rows"] = [(statistic.columns[i], *(number(x[i]).replace("n/a", MINUS) for x in told)) for i in order[:_ROWS]]
+    return shown | {
+        "what": what,
+        "noisy": len(told) == 4,
+        "more": _left_out(len(last), _ROWS, "those of the largest size"),
+    }
 
 
 def _left_out(n: int, kept: int, which: str) -> str:

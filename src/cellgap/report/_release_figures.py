@@ -52,7 +52,8 @@ def budget_picture(data: "ReleaseData") -> Picture | None:
     for y, (_, rho, color) in enumerate(rows):
         ax.barh(y, rho, left=start, color=color, height=0.68, linewidth=0)
         start += rho
-    ax.barh(len(rows), left, left=start, facecolor="none", edgecolor=CONTROL, height=0.68, linewidth=1.4)
+    if left > 0:
+        ax.barh(len(rows), left, left=start, facecolor="none", edgecolor=CONTROL, height=0.68, linewidth=1.4)
     for y, rho in enumerate([*(rho for _, rho, _ in rows), left]):
         text = f"{number(rho)} ({100 * rho / data.rho_total:.0f} %)"
         at = 1 - (10 + (y + 0.5) * (height - 54) / len(names)) / height
@@ -106,14 +107,18 @@ def courses_picture(statistic: "ReleasedStatistic", name: str) -> Picture | None
             ax.set_xlabel("step")
         if at:
             ax.set_yticklabels([])
-        elif statistic.unit and (not row or rows > 1):
-            ax.set_ylabel(shorten(statistic.unit, 18 if columns == 4 else 24))
         title = shorten(statistic.columns[column], int(width / 7.4))
         fig.text(x / full[0], 1 - (y - 11) / full[1], title, weight="bold", va="center", fontsize=SMALL)
+    if statistic.unit:
+        middle = 1 - (top + over + (full[1] - top - over - 46) / 2) / full[1]
+        text = shorten(statistic.unit, int((full[1] - 20) / 6.8))
+        fig.text(13 / full[0], middle, text, rotation=90, ha="center", va="center")
     which = ""
     if n < len(statistic.columns):
         which = f"The {n} of {count(len(statistic.columns), 'feature')} whose last released value is largest in size. "
-    band = "Bands: they hold at all steps and features together with 95 %." if _any(low, high) else "No bound is known."
+    band = (
+        "The intervals hold at all steps and features together with 95 %." if _any(low, high) else "No bound is known."
+    )
     open_end = " An interval without an end runs to the edge." if _open(low, high) else ""
     sentence = f"{which}Released values over {count(len(values), 'step')}. {band}{open_end}"
     return Picture(to_svg(fig, sentence, name), sentence)
@@ -135,6 +140,8 @@ def _course(
         few = len(times) <= 24
         ax.plot(times, values, color=MEASURED, linewidth=1.6, marker="o" if few else "", markersize=3.5)
         linear(ax.xaxis)
+        margin = 0.03 * float(times[-1] - times[0])
+        ax.set_xlim(float(times[0]) - margin, float(times[-1]) + margin)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.set_ylim(*ends)
     linear(ax.yaxis, 4)

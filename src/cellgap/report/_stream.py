@@ -111,7 +111,8 @@ def write_stream_report(data: StreamData, path: str | Path) -> Path:
     if target.is_dir():
         raise StorageError(f"The report needs the name of a file, but {str(target)!r} is a folder. Add a name.")
     templates, report = environment(), data.report
-    with drawing():
+    with drawing(), np.errstate(divide="ignore", invalid="ignore"):
+        axes, genes = _axes(report), _genes(data)
         spectrum = [scree_picture(report), ratio_picture(report)]
         order = order_picture(report)
         course = course_picture(report)
@@ -125,8 +126,8 @@ def write_stream_report(data: StreamData, path: str | Path) -> Path:
         order=order,
         course=course,
         cloud=cloud,
-        axes=_axes(report),
-        genes=_genes(data),
+        axes=axes,
+        genes=genes,
         facts=_facts(data),
         checks=_checks(report),
         settings=flatten(data.settings),
@@ -177,8 +178,13 @@ def _trust(report: "StreamReport") -> tuple[str, str, list[str]]:
         f, p = report.order[worst]
         tone, lead = "worse", "The rows are sorted: do not trust these axes."
         told += [
-            f"The {worst} varies between stretches of the stream {number(f)} times as much as it would in random order "
-            f"(p = {number(p, 2)}), so directions of the last rows win over those of the first.",
+            (
+                f"The {worst} varies between stretches of the stream {number(f)} times as much as it would in random "
+                f"order ({chance(p)})"
+                if math.isfinite(f)
+                else f"The {worst} is the same inside stretches of the stream and differs between them"
+            )
+            + ", so directions of the last rows win over those of the first.",
             f"What to do: {_SHUFFLE[0].lower()}{_SHUFFLE[1:]}",
         ]
     elif runs:
@@ -250,11 +256,12 @@ def _facts(data: StreamData) -> list[tuple[str, str]]:
     """Return what the engine did and what it takes, in words."""
     report = data.report
     dense = 8 * report.rows * report.genes
+    grows = "until the first block is full" if report.solver == "blocks" and report.any_order else "no more"
     made = [
         ("Engine", _ENGINES.get(report.solver, report.solver)),
         (
             "Memory",
-            f"{memory(report.nbytes)} for the summary of {count(report.rows, 'cell')}; it does not grow with further "
+            f"{memory(report.nbytes)} for the summary of {count(report.rows, 'cell')}; it grows {grows} with further "
             f"cells. All of them as a dense matrix take {memory(dense)}.",
         ),
     ]
@@ -282,18 +289,20 @@ def _facts(data: StreamData) -> list[tuple[str, str]]:
 
 
 def _checks(report: "StreamReport") -> list[str]:
-    """Return what is said under the check of the order."""
-    made = []
-    if report.labels is not None:
-        ratio, p = report.labels
-        even = "They come in runs." if p < ALARM else "They are spread as random order would."
-        made.append(
-            f"Labels against stretches of the stream: chi-square over its degrees of freedom {number(ratio)} (random "
-            f"order: about 1), p = {number(p, 2)}. {even}"
-        )
-    if report.any_order:
-        made.append("The answer of this engine does not depend on the order; the check is for information.")
-    return made
+    """Return what is said of the labels beside the check of the order."""
+    if report.labels is None:
+        return []
+    ratio, p = report.labels
+    even = "They come in runs." if p < ALARM else "They are spread as in random order."
+    return [
+        f"Labels against windows of the stream: chi-square over its degrees of freedom {number(ratio)} (random order: "
+        f"about 1), {chance(p)}. {even}"
+    ]
+
+
+def chance(p: float) -> str:
+    """Return a p value in words, which may be too small for a number."""
+    return f"p = {number(p, 2)}" if p > 0 else "p below 1e\N{MINUS SIGN}300"
 
 
 def memory(nbytes: float) -> str:

@@ -1,6 +1,7 @@
 """Figures of one-pass principal axes: spectrum, ratios of eigenvalues, order of rows, cells on the first two axes."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def scree_picture(report: "StreamReport") -> Picture | None:
     ax.set_ylim(0, 1.06 * max(float(share.max()), 1e-9))
     low = subpanel(fig, 52, 190, 294, 96)
     low.plot(axis, np.cumsum(share), color=INK, linewidth=1.6, marker="o", markersize=3.5 if len(axis) <= 30 else 0)
-    low.set_ylim(0, max(100.0 if np.sum(share) > 60 else 1.15 * float(np.sum(share)), 1e-9))
+    low.set_ylim(0, max(106.0 if np.sum(share) > 60 else 1.15 * float(np.sum(share)), 1e-9))
     low.set_ylabel("cumulated (%)")
     low.set_xlabel("axis")
     for part in (ax, low):
@@ -91,7 +92,7 @@ def ratio_picture(report: "StreamReport") -> Picture | None:
     finite = ratio[np.isfinite(ratio)]
     largest = float(finite.max()) if len(finite) else 0.0
     top = _TOP if not np.isfinite(ratio[known]).all() else min(_TOP, max(1.12, 1 + 1.15 * (largest - 1)))
-    fig, ax = panel(360, 330, left=52, top=30, bottom=44)
+    fig, ax = panel(360, 330, left=52, top=42, bottom=44)
     ax.axhspan(1.0, 1.05, color=GRID, alpha=0.6, linewidth=0, zorder=0)
     ax.axhline(1.0, color=MUTED, linewidth=1.2, zorder=1)
     ax.axhline(1.05, color=PREDICTED, linewidth=1.4, linestyle=(0, (4, 2)), zorder=1)
@@ -103,25 +104,27 @@ def ratio_picture(report: "StreamReport") -> Picture | None:
         ax.plot(axis[drawn], ratio[drawn], "o", color=MEASURED, markerfacecolor=face, markersize=5.5, linestyle="none")
     edge = axis[above]
     ax.plot(edge, np.full(len(edge), top), "^", color=MEASURED, markersize=6.5, clip_on=False, linestyle="none")
-    span = 296 / (k + 0.2)
-    last = -1e9
-    for place in edge:
-        text = number(ratio[place - 1])
-        at = place * span
-        if at - last >= 7.2 * len(text) + 4:
+    texts = [number(ratio[place - 1]) for place in edge]
+    if all(a + 1 < b or 296 / k > 30 for a, b in pairwise(edge)) and 296 / k > 14:
+        for place, text in zip(edge, texts, strict=True):
             ax.annotate(text, (place, top), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=SMALL)
-            last = at
     bottom = min(0.98, float(finite.min()) - 0.01) if len(finite) else 0.98
     ax.set_ylim(bottom, top)
     _axis_numbers(ax, k)
-    linear(ax.yaxis, 5)
+    step = 0.2 if top > 1.3 else 0.05
+    ax.set_yticks([t for t in np.arange(1.0, top + 0.01, step) if t >= bottom])
+    ax.yaxis.set_major_formatter(lambda x, _: f"{x:.2f}")
+    fig.text(
+        1 - 14 / 360, 1 - 14 / 330, "plane only below 1.05", color=PREDICTED, weight="bold", va="center", ha="right"
+    )
     ax.set_xlabel("axis")
     ax.set_ylabel("eigenvalue over the next")
-    beyond = f" Triangles: above {number(top)}." if len(edge) else ""
+    beyond = f" Triangles: above {number(top)}, see the table." if len(edge) else ""
+    under = " Below 1 the estimates are not in order." if (finite < 1).any() else ""
     lost = f" Not known for {count(int((~known).sum()), 'axis', 'axes')}." if not known.all() else ""
     sentence = (
         "Each eigenvalue over the next: at 1 the two axes are one plane, and below 1.05 (dashed, hollow) only that "
-        f"plane is known.{beyond}{lost}"
+        f"plane is known.{beyond}{under}{lost}"
     )
     return Picture(to_svg(fig, sentence, "ratio"), sentence)
 
@@ -139,14 +142,15 @@ def alarm_line(report: "StreamReport") -> float:
     """Return F at which a statistic is in alarm; nan where the number of windows cannot be told from F and p."""
     from scipy.special import fdtrc, fdtri
 
-    windows = report.rows // _WINDOW
-    if windows < 8 or not report.order:
+    if not report.order:
         return float("nan")
-    freedom = (windows - 1, windows * (_WINDOW - 1))
     told = [(f, p) for f, p in report.order.values() if np.isfinite(f)]
-    if not all(np.isclose(fdtrc(*freedom, f), p, rtol=1e-3, atol=1e-12) for f, p in told):
-        return float("nan")
-    return float(fdtri(*freedom, 1 - ALARM))
+    # The newest rows may wait for their batch.
+    for windows in range(report.rows // _WINDOW, max(7, report.rows // _WINDOW - 64), -1):
+        freedom = (windows - 1, windows * (_WINDOW - 1))
+        if all(np.isclose(fdtrc(*freedom, f), p, rtol=1e-6, atol=1e-12) for f, p in told):
+            return float(fdtri(*freedom, 1 - ALARM))
+    return float("nan")
 
 
 def order_picture(report: "StreamReport") -> Picture | None:

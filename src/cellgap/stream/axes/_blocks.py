@@ -186,7 +186,7 @@ def take_in(plan: Plan, rows: Csr, arrivals: np.ndarray) -> Taken:
     return Taken(
         BlockSum.of(inside if light.all() else inside[light], plan.basis, plan.mean),
         HeavyRows.of(rows[heavy], norms[heavy], arrivals[heavy]),
-        Moments(0, plan.origin, np.zeros(0), np.zeros(0)).of(rows),
+        Moments(0, plan.origin, np.zeros_like(plan.origin), np.zeros_like(plan.origin)).of(rows),
         passed,
     )
 

@@ -84,7 +84,7 @@ def as_rows(values: Any, width: int | None = None) -> Csr:
     if not np.isfinite(rows.data).all():
         raise DataError("The values hold NaN or infinite numbers: remove these cells or genes first.")
     if not rows.has_canonical_format:  # a value stored twice would be squared twice
-        rows = rows.copy() if rows is values else rows
+        rows = rows.copy() if sp.issparse(values) else rows  # it may share the arrays of the caller
         rows.sum_duplicates()
     return rows
 

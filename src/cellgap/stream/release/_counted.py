@@ -67,8 +67,8 @@ def sum_estimate(sums: Float[np.ndarray, " width"], sd: float, counted: Counted,
     Estimate
         With a count, `extra` holds `donors` and `donors_sd`, (1,), and `means`, `means_low` and `means_high`,
         (features,): bounds for the means of all steps and features together, at 95 %. They are Fieller's (1954): all mu
-        with ``|S - mu N| <= z sqrt(sd_S^2 + mu^2 sd_N^2)``, z being `bound` over `sd`, the one with which the sums hold;
-        infinite where N may be 0. Means are nan where the noisy number of donors is not above 0.
+        with ``|S - mu N| <= z sqrt(sd_S^2 + mu^2 sd_N^2)``, z being `bound` over `sd`; infinite where N may be 0. Means
+        are nan where the noisy number of donors is not above 0.
     """
     width = len(sums) - counted.present
     values = sums[:width] * step

@@ -189,13 +189,17 @@ def donors_of(adata: AnnData, donor: str) -> np.ndarray:
     DataError
         The column is missing.
     PrivacyError
-        A cell has none.
+        A cell has none, or the names are numbers with a point: 1.0 on one plate and 1 on another would be two donors.
     """
     joined(adata, [donor])
     column = adata.obs[donor]
-    if np.any(np.asarray(column.isna())):
+    names = column.astype(str).to_numpy()
+    if np.any(np.asarray(column.isna())) or np.any(names == ""):
         raise PrivacyError(f"obs[{donor!r}] is empty for some cells: every cell needs its donor.")
-    return column.astype(str).to_numpy()
+    kinds = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if pd.api.types.is_float_dtype(kinds):
+        raise PrivacyError(f"obs[{donor!r}] holds numbers with a point: write donors as text or as whole numbers.")
+    return names
 
 
 def joined(adata: AnnData, by: Sequence[str]) -> np.ndarray:

@@ -28,7 +28,7 @@ from cellgap.stream.release._noise import Backend
 from cellgap.stream.release._noise_scale import Noise, gaussian_for, laplace_for
 from cellgap.stream.release._randomness import AbstractRandomness
 from cellgap.stream.release._running_sum import FactorSum, TreeSum, choose_sum
-from cellgap.stream.release._schedule import best_interval
+from cellgap.stream.release._schedule import best_interval, interval_in_words
 
 BETA = 0.05
 """Probability at which mechanisms are compared before the stream."""
@@ -136,8 +136,8 @@ class RecomputedMax(AbstractMechanism):
     def describe(self) -> str:
         """Return in one line what the mechanism does."""
         return (
-            f"{self.name}: largest running sum of {len(self.features)} features, computed every {self.every} steps of "
-            f"{self.steps}, {self.noise.in_words()}, {loss_in_words(self.rho, self.epsilon)}"
+            f"{self.name}: largest running sum of {len(self.features)} features, computed "
+            f"{interval_in_words(self.every, self.steps)}, {self.noise.in_words()}, {loss_in_words(self.rho, self.epsilon)}"
         )
 
     def _noise_of(self, releases: int) -> Noise:

@@ -28,7 +28,7 @@ from cellgap.stream.release._noise import Backend
 from cellgap.stream.release._randomness import AbstractRandomness
 from cellgap.stream.release._running_max import BETA, worst_bound
 from cellgap.stream.release._running_sum import FactorSum, TreeSum, choose_sum
-from cellgap.stream.release._schedule import best_interval
+from cellgap.stream.release._schedule import best_interval, interval_in_words
 
 _DIGITS = 60
 
@@ -146,7 +146,7 @@ class RecomputedSelect(AbstractMechanism):
         """Return in one line what the mechanism does."""
         return (
             f"{self.name}: {self.q} of {len(self.features)} features with the largest running sums, exponential "
-            f"mechanism every {self.every} steps of {self.steps}, {loss_in_words(self.rho, self.epsilon)}"
+            f"mechanism {interval_in_words(self.every, self.steps)}, {loss_in_words(self.rho, self.epsilon)}"
         )
 
     def _rate(self, releases: int) -> Fraction:

@@ -27,3 +27,8 @@ def best_interval(steps: int, growth: float, noise: Callable[[int], float]) -> i
             best, least = r, error
         r = steps // releases + 1
     return best
+
+
+def interval_in_words(every: int, steps: int) -> str:
+    """Return how often something is computed, for a line of text."""
+    return f"at each of {steps} steps" if every == 1 else f"every {every} steps of {steps}"
