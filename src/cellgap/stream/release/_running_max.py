@@ -137,7 +137,8 @@ class RecomputedMax(AbstractMechanism):
         """Return in one line what the mechanism does."""
         return (
             f"{self.name}: largest running sum of {len(self.features)} features, computed "
-            f"{interval_in_words(self.every, self.steps)}, {self.noise.in_words()}, {loss_in_words(self.rho, self.epsilon)}"
+            f"{interval_in_words(self.every, self.steps)}, {self.noise.in_words()}, "
+            f"{loss_in_words(self.rho, self.epsilon)}"
         )
 
     def _noise_of(self, releases: int) -> Noise:
