@@ -335,3 +335,384 @@ def test_policies_are_refused(old, new, says, plates, tmp_path, capsys):
     assert not (tmp_path / "released").exists()
     if (tmp_path / "journal").exists():
         assert not any(steps(tmp_path).values())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"column": "donor"}, "obs has no column 'donor'"),
+        ({"column": "drug"}, "obs has no column 'drug'"),
+        ({"column": "n_counts"}, "obs has no column 'n_counts'"),
+        ({"gene": "g2"}, "1 of 3 genes are not in the data, such as 'g2'"),
+        ({"twice": True}, "genes of one name"),
+        ({"x": 0.37}, "not raw counts"),
+        ({"x": -41.0}, "not raw counts"),
+        ({"x": np.nan}, "not raw counts"),
+        ({"donor": None}, "is empty for some cells"),
+        ({"donor": ""}, "is empty for some cells"),
+        ({"depth": np.nan}, "not finite"),
+        ({"depth": "SECRET"}, "not a column of numbers"),
+        ({"csc": True}, "stored by columns"),
+        ({"noise": b"SECRET, and no file of cells"}, "bad.h5ad' is not an HDF5 file"),
+        ({"noise": b""}, "is an empty file"),
+        ({"noise": None}, "There is no file"),
+    ],
+)  # fmt: skip
+def test_plates_are_refused_before_anything_is_released(change, says, plates, tmp_path, capsys):
+    """The first plate is good, and yet is not released: the second one has to be repaired first."""
+    policy, bad = prepare(tmp_path), tmp_path / "bad.h5ad"
+    adata = anndata.read_h5ad(plates[1])
+    if "column" in change:
+        del adata.obs[change["column"]]
+    if "gene" in change:
+        adata = adata[:, adata.var_names != change["gene"]].copy()
+    if "twice" in change:
+        adata.var_names = ["g0", "g0", *adata.var_names[2:]]
+    if "x" in change:
+        adata.X[5, 3] = change["x"]
+    if "donor" in change:
+        adata.obs["donor"] = adata.obs["donor"].astype(object)
+        adata.obs.loc[adata.obs_names[4], "donor"] = change["donor"]
+    if "depth" in change:
+        adata.obs["n_counts"] = [change["depth"]] * adata.n_obs
+    if "csc" in change:
+        adata.X = adata.X.tocsc()
+    if "noise" not in change:
+        adata.write_h5ad(bad)
+    elif change["noise"] is not None:
+        bad.write_bytes(change["noise"])
+    assert run("release", policy, plates[0], bad, "--quiet") == 2
+    said = plain(capsys.readouterr().err)
+    assert says in said, said
+    for number in ("0.37", "-41", "41.0"):
+        assert number not in said
+    assert not any(steps(tmp_path).values()) and not (tmp_path / "released").exists()
+    # Repaired, under the same name, it goes on.
+    shutil.copy(plates[1], bad)
+    assert run("release", policy, plates[0], bad, "--quiet") == 0
+    assert set(steps(tmp_path).values()) == {2}
+
+
+def test_more_plates_than_steps(desk, plates, tmp_path, capsys):
+    more = [write_plate(tmp_path / f"more{i}.h5ad", many(i, 4), seed=i) for i in (5, 6)]
+    before, lines = tables(desk), journal(desk)
+    assert run("release", desk / "policy.toml", plates[3], *more) == 2
+    assert "6 plates are more than the 5 steps" in plain(capsys.readouterr().err)
+    assert tables(desk) == before and journal(desk) == lines
+    assert run("release", desk / "policy.toml", plates[3], more[0]) == 0
+    assert set(steps(desk).values()) == {5}
+    assert run("release", desk / "policy.toml", more[1]) == 2
+    assert "6 plates are more" in plain(capsys.readouterr().err)
+    assert run("release", desk / "policy.toml", more[0], "--quiet") == 0
+    assert verify(desk / "journal").spent <= 60
+
+
+def test_two_plates_of_one_name(desk, plates, capsys):
+    other = desk / "other"
+    other.mkdir()
+    shutil.copy(plates[3], other)
+    lines = journal(desk)
+    assert run("release", desk / "policy.toml", plates[3], other / plates[3].name) == 2
+    assert "same file name" in plain(capsys.readouterr().err) and journal(desk) == lines
+
+
+def test_no_plates_and_no_policy(released, tmp_path, capsys):
+    assert run("release") == 2
+    assert "needs a policy and plates" in plain(capsys.readouterr().err)
+    assert run("release", released / "policy.toml") == 2
+    assert "needs a policy and plates" in plain(capsys.readouterr().err)
+    assert run("release", tmp_path / "no.toml", tmp_path / "plate.h5ad") == 2
+    assert "There is no file" in plain(capsys.readouterr().err)
+
+
+def test_shares_above_one_are_refused_and_nothing_more_is_spent(plates, tmp_path, capsys):
+    policy = prepare(tmp_path, POLICY.replace("share = 0.2", "share = 0.7"))
+    assert run("release", policy, plates[0]) == 2
+    said = plain(capsys.readouterr().err)
+    assert "[statistic.expression]" in said and "nothing was reserved" in said
+    kept = verify(tmp_path / "journal")
+    assert list(kept.statistics) == ["cells"] and kept.spent == kept.total * 2 / 5
+    lines = journal(tmp_path)
+    assert run("release", policy, plates[0]) == 2
+    assert journal(tmp_path) == lines
+    capsys.readouterr()
+    # What was reserved stays reserved: with shares that fit, it goes on.
+    assert run("release", prepare(tmp_path), plates[0], "--quiet") == 0
+    assert set(steps(tmp_path)) == {"cells", "expression", "depth"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("rho = 60", "rho = 61", "a total is set once"),
+        ("delta = 1e-6", "delta = 1e-7", "a total is set once"),
+        ("rho = 60", 'rho = 60\nunit = "donor_plate"', "a total is set once"),
+        ("l2 = 30\nshare = 0.4", "l2 = 31\nshare = 0.4", "another configuration"),
+        ("share = 0.2", "share = 0.1", "another configuration"),
+        ("steps = 5", "steps = 6", "another configuration"),
+        ("max_donors = 100", "max_donors = 101", "another configuration"),
+        ("max_cells = 30", 'max_cells = 30\nrule = "each_plate"\nmax_steps = 2', "another configuration"),
+        ("quantiles = [0.5]", "quantiles = [0.25]", "another configuration"),
+        ("bins = [0, 100,", "bins = [0, 101,", "another configuration"),
+        ('features = ["vehicle", "drugA"]', 'features = ["drugA", "vehicle"]', "another configuration"),
+        (CELLS, CELLS + CELLS.replace("statistic.cells", "statistic.more"), "nothing was reserved"),
+    ],
+)  # fmt: skip
+def test_a_changed_policy_is_refused(old, new, says, desk, plates, capsys):
+    before, lines = tables(desk), journal(desk)
+    prepare(desk, POLICY.replace(old, new, 1))
+    assert run("release", desk / "policy.toml", plates[3]) == 2
+    assert says in plain(capsys.readouterr().err)
+    assert tables(desk) == before and journal(desk) == lines
+
+
+def test_a_selection_that_is_read_off_may_be_added_later(desk, plates):
+    lines = journal(desk)
+    prepare(desk, POLICY + '[statistic.first]\nkind = "select"\nfrom = "cells"\n')
+    assert run("release", desk / "policy.toml", plates[0], "--quiet") == 0
+    assert journal(desk) == lines
+    assert pd.read_csv(desk / "released" / "first.csv")["rank"].tolist() == [1, 1, 1]
+
+
+def test_too_many_donors_on_a_plate(plates, tmp_path, capsys):
+    policy = prepare(tmp_path, POLICY.replace("max_donors = 100", "max_donors = 8"))
+    assert run("release", policy, plates[0], "--quiet") == 2
+    said = plain(capsys.readouterr().err)
+    assert "max_donors=8" in said and "60" not in said and not any(steps(tmp_path).values())
+
+
+def test_a_damaged_list_of_plates(desk, plates, capsys):
+    (desk / "journal" / "plates.json").write_text("[")
+    assert run("release", desk / "policy.toml", plates[3]) == 2
+    assert "is damaged" in plain(capsys.readouterr().err)
+    (desk / "journal" / "plates.json").unlink()
+    assert run("release", desk / "policy.toml", plates[3]) == 2
+    assert "fewer plates than were released" in plain(capsys.readouterr().err)
+
+
+def cells_only(extra: str = "", *, budget: str = BUDGET) -> str:
+    return budget.replace("max_donors = 100", f"max_donors = 100\n{extra}").replace("rho = 60", "rho = 2e6") + CELLS
+
+
+def means_of(policy: Path, *plates: Path) -> list[np.ndarray]:
+    """Return what entered until each step: so little noise that sums can be read off, but for the lattice."""
+    assert run("release", policy, *plates, "--quiet") == 0
+    document = json.loads((policy.parent / "released" / "releases.json").read_text())
+    return [np.array(release["values"]) for release in document["statistics"]["cells"]]
+
+
+def counted(*parts: Path, donor: str | None = None) -> np.ndarray:
+    found = donor_counts([anndata.read_h5ad(p) for p in parts], "donor", ["drug"], DRUGS)
+    return sum((v for who, v in found.items() if donor in (None, who)), np.zeros(2))
+
+
+NEAR = {"atol": 0.3}
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory) -> list[Path]:
+    """A donor "b" on all three plates; "a", "c" and "d" on one each."""
+    there = tmp_path_factory.mktemp("crossed")
+    cells = [{"a": 6, "b": 9}, {"b": 12, "c": 5}, {"b": 7, "d": 4}]
+    return [write_plate(there / f"p{i}.h5ad", donors, seed=20 + i) for i, donors in enumerate(cells)]
+
+
+def test_donors_are_pooled_until_they_are_closed(crossed, tmp_path):
+    """At the last step of all, those that are still open are closed too."""
+    one, two, three = crossed
+    policy = prepare(tmp_path, cells_only("close_after = 2").replace("max_cells = 30", "max_cells = 1000"))
+    first, second, third = means_of(policy, *crossed)
+    np.testing.assert_allclose(first, 0, **NEAR)
+    both = counted(one, donor="a") + counted(one, two, donor="b")
+    np.testing.assert_allclose(second, both, **NEAR)
+    # "b" comes back on the third plate and is left out; "d" is still open.
+    np.testing.assert_allclose(third, both + counted(two, donor="c"), **NEAR)
+    policy = prepare(tmp_path / "short", policy.read_text().replace("steps = 5", "steps = 3"))
+    np.testing.assert_allclose(
+        means_of(policy, *crossed)[2], both + counted(two, donor="c") + counted(three, donor="d"), **NEAR
+    )
+
+
+def test_the_mean_of_a_pooled_donor_is_over_all_its_cells(crossed, tmp_path):
+    extra = CELLS.replace("cells", "expression").replace('"sum"', '"mean"').replace('"conditions"', '"genes"')
+    extra = extra.replace('["vehicle", "drugA"]', '"genes.txt"')
+    policy = cells_only("close_after = 2").replace("max_cells = 30", "max_cells = 1000").replace("steps = 5", "steps = 3")
+    policy = prepare(tmp_path, policy + extra)
+    means_of(policy, *crossed)
+    one, two, _ = (anndata.read_h5ad(path) for path in crossed)
+    pooled = donor_means([one, two], "donor", GENES)
+    expected = (pooled["a"] + pooled["b"]) / 2
+    document = json.loads((tmp_path / "released" / "releases.json").read_text())["statistics"]["expression"]
+    np.testing.assert_allclose(document[1]["extra"]["means"], expected, atol=0.1)
+    assert np.abs(donor_means([one], "donor", GENES)["b"] - pooled["b"]).max() > 0.01
+
+
+def test_closed_after_one_plate(crossed, tmp_path):
+    """A donor that comes back is left out: its first plate is what counts."""
+    one, two, three = crossed
+    first, second, third = means_of(prepare(tmp_path, cells_only()), *crossed)
+    np.testing.assert_allclose(first, counted(one), **NEAR)
+    np.testing.assert_allclose(second, counted(one) + counted(two, donor="c"), **NEAR)
+    np.testing.assert_allclose(third, second + counted(three, donor="d"), atol=0.6)
+
+
+@pytest.mark.parametrize(("apart", "enters"), [(1, (True, True, False)), (2, (True, False, True))])
+def test_an_entry_a_plate(apart, enters, crossed, tmp_path):
+    one, two, three = crossed
+    text = cells_only(f'rule = "each_plate"\nmax_steps = 2\nmin_separation = {apart}')
+    found = means_of(prepare(tmp_path, text), *crossed)
+    total = np.zeros(2)
+    others = ("a", "c", "d")
+    for path, enter, other, values in zip(crossed, enters, others, found, strict=True):
+        total = total + counted(path, donor=other) + enter * counted(path, donor="b")
+        np.testing.assert_allclose(values, total, **NEAR)
+
+
+def test_a_donor_on_a_plate_as_the_unit(crossed, tmp_path, capsys):
+    text = cells_only('rule = "each_plate"\nmax_steps = 1').replace("[donors]", 'unit = "donor_plate"\n[donors]')
+    policy = prepare(tmp_path, text)
+    found = means_of(policy, *crossed)
+    for i, values in enumerate(found, start=1):
+        np.testing.assert_allclose(values, sum(counted(path) for path in crossed[:i]), **NEAR)
+    assert run("budget", policy) == 0
+    assert "a donor on several plates is protected less" in capsys.readouterr().out
+
+
+def test_at_most_so_many_cells_of_a_donor(crossed, tmp_path):
+    text = cells_only().replace("max_cells = 30", "max_cells = 2").replace('"drugA"]', '"drugA", "other"]')
+    found = means_of(prepare(tmp_path, text), *crossed)
+    assert found[0].sum() == pytest.approx(4, abs=0.3)
+
+
+def test_a_restored_journal_is_refused(plates, tmp_path, capsys):
+    policy = prepare(tmp_path, cells_only().replace("[donors]", 'anchor = "far/anchor"\n[donors]'))
+    (tmp_path / "far").mkdir()
+    assert run("release", policy, plates[0], "--quiet") == 0
+    shutil.copytree(tmp_path / "journal", tmp_path / "backup")
+    assert run("release", policy, plates[1], "--quiet") == 0
+    shutil.rmtree(tmp_path / "journal")
+    shutil.copytree(tmp_path / "backup", tmp_path / "journal")
+    assert run("release", policy, plates[1], "--quiet") == 2
+    said = plain(capsys.readouterr().err)
+    assert "anchor" in said or "backup" in said, said
+    assert run("verify", tmp_path / "journal") == 0
+    assert "with an anchor" in capsys.readouterr().out
+
+
+def test_one_process_at_a_time(desk, plates, capsys):
+    with Desk(read_policy(desk / "policy.toml")):
+        assert run("release", desk / "policy.toml", plates[3]) == 2
+        assert "another process is advancing this" in plain(capsys.readouterr().err)
+        assert run("budget", desk / "policy.toml") == 2
+        assert "another process" in plain(capsys.readouterr().err)
+        assert run("verify", desk / "journal") == 0
+        assert "intact" in capsys.readouterr().out
+    assert run("release", desk / "policy.toml", plates[3], "--quiet") == 0
+
+
+def test_budget_and_verify(released, tmp_path, capsys):
+    assert run("verify", released / "journal") == 0
+    said = capsys.readouterr().out
+    assert "intact" in said and "cells: 3 of 5 steps published, each drawn once" in said
+    shutil.copytree(released / "journal", tmp_path / "journal")
+    (kept,) = (tmp_path / "journal").glob("*.jsonl")
+    lines = kept.read_bytes().splitlines(keepends=True)
+    kept.write_bytes(b"".join([*lines[:4], *lines[5:]]))
+    assert run("verify", tmp_path / "journal") == 2
+    plain(capsys.readouterr().err)
+    assert run("verify", tmp_path) == 2
+    assert "does not exist" in plain(capsys.readouterr().err)
+
+
+def test_ctrl_c_is_no_loss(desk, plates, monkeypatch, capsys):
+    import cellgap.cli._stream_release as there
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(there.Desk, "_vectors", interrupted)
+        assert run("release", desk / "policy.toml", plates[3]) == 130
+    assert "interrupted; nothing is lost" in capsys.readouterr().err
+    assert run("release", desk / "policy.toml", plates[3], "--quiet") == 0
+    assert set(steps(desk).values()) == {4}
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    return kept | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "MPLBACKEND": "Agg"}
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_started_again(plates, tmp_path, cellgap):
+    """Whatever moment it is killed at, each step is drawn once, and the tables are those of the journal."""
+    policy = prepare(tmp_path)
+    command = [sys.executable, "-m", "cellgap", "stream", "release", str(policy), *map(str, plates), "--quiet"]
+    rng, killed, drawn = random.Random(7), 0, {}
+    for _ in range(6):
+        began = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        lines = -1
+        for _ in range(3000):  # until something is written, then a random moment more
+            kept = list((tmp_path / "journal").glob("*.jsonl"))
+            now = sum(p.read_bytes().count(b"\n") for p in kept)
+            if lines >= 0 and now > lines or began.poll() is not None:
+                break
+            lines = now
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        began.send_signal(signal.SIGKILL)
+        began.communicate()
+        killed += began.returncode == -signal.SIGKILL
+        if not (tmp_path / "journal").exists():
+            continue
+        found = verify(tmp_path / "journal").drawn
+        for name, before in drawn.items():
+            for one, two in zip(before, found[name], strict=False):
+                np.testing.assert_array_equal(one, two)
+        drawn = found
+    done = cellgap("stream", "release", policy, *plates)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert killed >= 2
+    done = cellgap("stream", "verify", tmp_path / "journal")
+    assert done.returncode == 0 and done.stdout.startswith("intact")
+    for name in ("cells", "expression", "depth"):
+        assert f"{name}: 4 of 5 steps published, each drawn once" in done.stdout
+    with Desk(read_policy(policy)) as desk:
+        for name, table in desk.tables().items():
+            assert (tmp_path / "released" / f"{name}.csv").read_text() == table.to_csv(index=False)
+            assert set(table["step"]) == {1, 2, 3, 4}
+        for name, before in drawn.items():
+            for one, two in zip(before, verify(tmp_path / "journal").drawn[name], strict=False):
+                np.testing.assert_array_equal(one, two)
+
+
+def test_what_was_drawn_is_published_after_a_kill(plates, tmp_path, monkeypatch):
+    """Killed between the draw and the tables: the second run writes what was drawn, and draws nothing again."""
+    policy = prepare(tmp_path)
+
+    def killed(*_):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Desk, "write", killed)
+        assert run("release", policy, plates[0], "--quiet") == 137
+    lines = journal(tmp_path)
+    assert not (tmp_path / "released").exists()
+    assert run("release", policy, plates[0], "--quiet") == 0
+    assert journal(tmp_path) == lines
+    assert set(pd.read_csv(tmp_path / "released" / "cells.csv")["step"]) == {1}
+
+
+@pytest.mark.slow
+def test_attacks_on_the_policy(released, tmp_path, capsys):
+    lines = journal(released)
+    assert run("audit", released / "policy.toml", "--runs", "1000") == 0
+    said = capsys.readouterr().out
+    for name in ("cells", "expression", "depth"):
+        assert name in said
+    assert journal(released) == lines
+    # Neither data nor a journal is needed.
+    assert run("audit", prepare(tmp_path, cells_only(budget=BUDGET.replace("60", "1"))), "--runs", "1000") == 0
+    assert not (tmp_path / "journal").exists()
+    assert run("audit", released / "policy.toml", "--runs", "10") == 2
+    plain(capsys.readouterr().err)

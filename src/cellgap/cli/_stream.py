@@ -148,6 +148,7 @@ def release(
     example
         Print a policy to start from, and do nothing else.
     """
+    from cellgap.cli._stream_page import write_page
     from cellgap.cli._stream_policy import EXAMPLE, HINT, read_policy
     from cellgap.cli._stream_release import Desk
 
@@ -161,6 +162,7 @@ def release(
         with Desk(checked) as desk:
             new = desk.release(plates, (lambda text: None) if quiet else note)
             desk.write()
+            write_page(desk)
             if not quiet:
                 for name, table in desk.tables().items():
                     last = table[table["step"] == table["step"].max()] if len(table) else table

@@ -1,6 +1,7 @@
 """The page of a policy's releases, from released numbers alone."""
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,15 @@ from cellgap.cli._stream_policy import Asked
 if TYPE_CHECKING:
     from cellgap.cli._stream_release import Desk
     from cellgap.report import ReleaseData, ReleasedStatistic
+
+PAGE = "report.html"
+
+
+def write_page(desk: "Desk") -> Path:
+    """Return the path of the page of a policy, written into its public folder."""
+    from cellgap.report import write_release_report
+
+    return write_release_report(release_data(desk), desk.policy.folder / PAGE)
 
 
 def release_data(desk: "Desk") -> "ReleaseData":

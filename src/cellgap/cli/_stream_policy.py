@@ -1,5 +1,6 @@
 """Policy files of ``cellgap stream release``: what is released, what it costs, what one donor may contribute."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -72,6 +73,12 @@ Of = Literal["conditions", "genes", "column"]
 _UNITS = ("donor", "donor_plate", "cell")
 _VALUES = {"conditions": ("cells", "share", "present"), "genes": (), "column": ("mean", "cells")}
 _MECHANISMS = ("auto", "factor", "tree")
+_SUMS = ("sum", "mean", "max", "select")
+_ONLY = {
+    "bins": ("quantile",), "quantiles": ("quantile",), "column": ("quantile",), "q": ("select",), "features": _SUMS,
+    "l2": _SUMS, "linf": _SUMS, "l1": _SUMS, "epsilon": _SUMS,
+}  # fmt: skip
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 _SECTIONS = {
     "data": ("donor", "layer", "condition", "target_sum"),
@@ -157,6 +164,18 @@ class Policy:
         """Folder of the journal."""
         return Path(self.budget["journal"])
 
+    def meaning(self) -> dict[str, dict[str, Any]]:
+        """Return by section what the journal's own configurations do not say: whose the cells are, and of what."""
+        donors: dict[str, Any] = {"rule": "closed" if self.pooled else "each_plate", "max_cells": self.max_cells}
+        if self.pooled:
+            donors["close_after"] = self.close_after
+        own = {
+            f"statistic.{asked.name}": {"of": asked.of} | {key: asked.options.get(key) for key in ("column", "values")}
+            for asked in costs(self.statistics)
+        }
+        data = {"donor": self.donor, "layer": self.layer or "X", "condition": list(self.condition)}
+        return {"data": data | {"target_sum": self.target_sum}, "donors": donors, **own}
+
 
 def read_policy(path: Path) -> Policy:
     """Return the checked contents of a policy file.
@@ -210,6 +229,16 @@ def _checked(values: Mapping[str, Any], path: Path) -> Policy:
     if "anchor" in budget:
         kept["anchor"] = base / text_of(budget["anchor"], "[budget] anchor")
     _one_of(budget, "unit", _UNITS, "[budget]")
+    if pooled and budget.get("unit") == "donor_plate":
+        # Without its first plate a donor would enter another step: two steps would change, and one is paid for.
+        raise ConfigError('[budget] unit = "donor_plate" needs [donors] rule = "each_plate": plates are not pooled.')
+    for name in ("rho", "epsilon", "delta"):
+        if isinstance(kept.get(name, 1), bool) or not isinstance(kept.get(name, 1), int | float | str):
+            raise ConfigError(f"[budget] {name} must be a number, found {kept[name]!r}.")
+    if isinstance(kept.get("delta"), str):
+        raise ConfigError(f"[budget] delta must be a number between 0 and 1, found {kept['delta']!r}.")
+    if "donors" in kept:
+        _whole(kept["donors"], "[budget] donors")
     layer = text_of(data.get("layer", "X"), "[data] layer")
     target = data.get("target_sum", 1e4)
     if isinstance(target, bool) or not isinstance(target, int | float) or not target > 0:
@@ -256,6 +285,8 @@ def _statistic(name: str, section: Any, conditions: bool, base: Path) -> Asked:
     if not isinstance(section, Mapping):
         raise ConfigError(f"{where} must be a table, found {section!r}.")
     refuse_unknown(section, _STATISTIC, f"{where} has no key")
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{where}: a statistic's name is of letters, digits, '_', '.' and '-', at most 64.")
     kind: Any = section.get("kind")
     of: Any = section.get("of")
     source = section.get("from")
@@ -270,6 +301,9 @@ def _statistic(name: str, section: Any, conditions: bool, base: Path) -> Asked:
     expected = ("column",) if kind == "quantile" else ("conditions", "genes")
     if of not in expected:
         raise ConfigError(f"{where} of is {' or '.join(map(repr, expected))} for a {kind}, found {of!r}.")
+    for key, kinds in _ONLY.items():
+        if key in section and kind not in kinds:
+            raise ConfigError(f"{where} {key} does not belong to a {kind}: leave it out.")
     _one_of(section, "values", _VALUES[of], where)
     _one_of(section, "mechanism", _MECHANISMS if kind in ("sum", "mean") else (), where)
     if of == "conditions" and not conditions:

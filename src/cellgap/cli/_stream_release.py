@@ -12,16 +12,23 @@ import numpy as np
 import pandas as pd
 
 from cellgap.cli._stream_policy import Asked, Policy, costs
-from cellgap.errors import BudgetExhausted, CellgapError, ConfigError, DataError, PrivacyError
+from cellgap.errors import (
+    BudgetExhausted,
+    CellgapError,
+    ConfigError,
+    DataError,
+    DonorOverContribution,
+    PrivacyError,
+)
 from cellgap.storage import replace
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from cellgap.stream import RunningStatistic
+    from cellgap.stream import PrivacyBudget, RunningStatistic
     from cellgap.stream.release import Audit
 
-PLATES, RELEASES, PAGE = "plates.json", "releases.json", "report.html"
+PLATES, MEANING, RELEASES, PAGE = "plates.json", "policy.json", "releases.json", "report.html"
 Say = Callable[[str], None]
 
 
@@ -45,14 +52,49 @@ class Desk:
         if policy.budget.get("unit", "donor") == "cell":
             raise ConfigError('[budget] unit = "cell": a cell a contribution is for the library, not for this command.')
         self.policy = policy
+        # What is reserved cannot be taken back: first on trial, so that all of a policy is reserved or nothing.
+        with tempfile.TemporaryDirectory() as folder, PrivacyBudget(**_apart(policy, folder)) as trial:
+            for asked in costs(policy.statistics):
+                self._paid(asked, trial)
         self.budget: PrivacyBudget = PrivacyBudget(**policy.budget)
         try:
-            self.statistics = {asked.name: self._paid(asked) for asked in costs(policy.statistics)}
+            meaning = self._meaning()
+            self.statistics = {asked.name: self._paid(asked, self.budget) for asked in costs(policy.statistics)}
+            if self.done and not meaning:
+                raise PrivacyError(f"{policy.journal / MEANING} is missing: bring back the whole folder.")
+            self._write(MEANING, meaning | policy.meaning())
         except BaseException:
             self.budget.close()
             raise
 
-    def _paid(self, asked: Asked) -> "RunningStatistic":
+    @property
+    def done(self) -> int:
+        """Steps that a statistic has published."""
+        return max((statistic.published for statistic in self.statistics.values()), default=0)
+
+    def _meaning(self) -> dict[str, Any]:
+        """Return what was written of the policy with which the journal was begun, after comparing this one with it."""
+        path = self.policy.journal / MEANING
+        try:
+            kept = json.loads(path.read_text()) if path.exists() else {}
+            before = {section: dict(values) for section, values in kept.items()}
+        except (ValueError, TypeError, AttributeError):
+            raise PrivacyError(f"{path} is damaged: bring back the whole folder.") from None
+        for section, values in self.policy.meaning().items():
+            for key, value in values.items():
+                was = before.get(section, values).get(key)
+                if was != value:
+                    raise PrivacyError(
+                        f"[{section}] {key} is {value!r} and was {was!r} when the journal was begun: give the same, or "
+                        "another journal (and pay for it)."
+                    )
+        return before
+
+    def _write(self, name: str, content: Any) -> None:
+        text = json.dumps(content, indent=1)
+        replace(self.policy.journal / name, lambda handle: handle.write(text.encode()))
+
+    def _paid(self, asked: Asked, budget: "PrivacyBudget") -> "RunningStatistic":
         """Return the running statistic, reserved or continued."""
         from cellgap.stream import DonorBounds
 
@@ -62,7 +104,7 @@ class Desk:
             "lattice": o.get("lattice"), "signed": False,
         }  # fmt: skip
         loss = {name: o[name] for name in ("share", "rho", "epsilon") if name in o}
-        budget, name = self.budget, asked.name
+        name = asked.name
         try:
             if asked.kind == "quantile":
                 bounds = DonorBounds(l2=1.0, l1=1.0, **common)
@@ -86,21 +128,29 @@ class Desk:
         Raises
         ------
         CellgapError
-            A plate cannot be used; nothing is released then.
+            A plate cannot be used; nothing of it is released then, and another one may take its step.
         """
         steps = self._steps(plates)
         opened = {path: _opened(path) for path in steps}
         for path, adata in opened.items():
             self._check(path, adata)
-        self._keep(steps)
-        new = []
+        paths, new = list(steps), []
+        self._write(PLATES, [str(path) for path in paths[: self.done]])
         for path, t in steps.items():
             waiting = [asked for asked in costs(self.policy.statistics) if self.statistics[asked.name].published < t]
             if not waiting:
                 continue
+            vectors = {}
             for asked in waiting:
                 say(f"step {t} of {self.policy.steps}, {path.name}: {asked.name}")
-                self.statistics[asked.name].step(self._vectors(asked, t, steps, opened), t, policy="drop")
+                vectors[asked.name] = self._vectors(asked, t, steps, opened)
+            self._write(PLATES, [str(path) for path in paths[: max(t, self.done)]])
+            try:
+                for name, offered in vectors.items():
+                    self.statistics[name].step(offered, t, policy="drop")
+            except (DonorOverContribution, DataError):
+                self._write(PLATES, [str(path) for path in paths[: self.done]])
+                raise
             new.append(path.name)
         return new
 
@@ -127,14 +177,9 @@ class Desk:
             known = {Path(text): t for t, text in enumerate(kept, start=1)}
         except (ValueError, TypeError):
             raise PrivacyError(f"{path} is damaged: write the paths of all plates so far as a JSON list.") from None
-        done = max((s.published for s in self.statistics.values()), default=0)
-        if len(known) < done:
+        if len(known) < self.done:
             raise PrivacyError(f"{path} names fewer plates than were released: bring back the whole folder.")
         return known
-
-    def _keep(self, steps: Mapping[Path, int]) -> None:
-        text = json.dumps([str(path) for path in steps], indent=1)
-        replace(self.policy.journal / PLATES, lambda handle: handle.write(text.encode()))
 
     def _check(self, path: Path, adata: "AnnData") -> None:
         """Refuse a plate that lacks a column or a gene, before anything is released."""
@@ -204,10 +249,7 @@ class Desk:
         return found
 
     def write(self) -> None:
-        """Write the public folder anew: tables, releases as JSON, the page."""
-        from cellgap.cli._stream_page import release_data
-        from cellgap.report import write_release_report
-
+        """Write tables and releases as JSON into the public folder."""
         folder = self.policy.folder
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
@@ -216,7 +258,6 @@ class Desk:
         released = {name: [r.to_dict() for r in statistic.releases] for name, statistic in self.statistics.items()}
         document = json.dumps({"budget": self.summary(), "statistics": released}, indent=1)
         replace(folder / RELEASES, lambda handle: handle.write(document.encode()))
-        write_release_report(release_data(self), folder / PAGE)
 
     def summary(self) -> dict[str, Any]:
         """Return where the budget stands, as plain values."""
@@ -249,10 +290,16 @@ def _opened(path: Path) -> "AnnData":
 
     try:
         return open_study_file(path, backed=True)
-    except DataError:
-        raise
-    except Exception:
-        raise DataError(f"{os.fspath(path)!r} cannot be read.") from None
+    except Exception as error:
+        # What a reader says may hold numbers of cells or values.
+        if isinstance(error, DataError) and error.__cause__ is None:
+            raise
+        raise DataError(f"{os.fspath(path)!r} cannot be read: write it again with AnnData.write_h5ad.") from None
+
+
+def _apart(policy: Policy, folder: str) -> dict[str, Any]:
+    """Return the budget of a policy with an empty journal in another folder."""
+    return {name: value for name, value in policy.budget.items() if name != "anchor"} | {"journal": Path(folder)}
 
 
 def audited(policy: Policy, runs: int) -> Iterator["Audit"]:
@@ -260,7 +307,6 @@ def audited(policy: Policy, runs: int) -> Iterator["Audit"]:
     from cellgap.stream.release import audit
 
     with tempfile.TemporaryDirectory() as folder:
-        apart = {name: value for name, value in policy.budget.items() if name != "anchor"} | {"journal": Path(folder)}
-        with Desk(dataclasses.replace(policy, budget=apart)) as desk:
+        with Desk(dataclasses.replace(policy, budget=_apart(policy, folder))) as desk:
             for statistic in desk.statistics.values():
                 yield audit(statistic.mechanism, runs, delta=policy.budget.get("delta", 1e-5))

@@ -20,8 +20,7 @@ from cellgap.stream.axes._rows import as_rows, project, squared_norms
 from cellgap.stream.axes._stream_settings import StreamSettings
 
 SOLVERS = ("gram", "blocks", "fd", "incremental")
-FEW = range(3)
-SEEDS = [pytest.param(FEW, id="3 seeds"), pytest.param(range(3, 10), id="7 seeds", marks=pytest.mark.slow)]
+SEEDS = [pytest.param(range(2), id="2 seeds"), pytest.param(range(2, 10), id="8 seeds", marks=pytest.mark.slow)]
 
 
 def first_axis(rows: np.ndarray, **options) -> np.ndarray:
@@ -54,7 +53,7 @@ def test_the_first_axis_is_within_the_published_rate(kind, seeds):
 @pytest.mark.parametrize(
     ("gap", "seeds", "least"),
     [
-        pytest.param(1.5, range(3), 0.99, id="1.5-3 seeds"),
+        pytest.param(1.5, range(2), 0.99, id="1.5-2 seeds"),
         pytest.param(1.5, range(10), 0.99, id="1.5", marks=pytest.mark.slow),
         pytest.param(3.0, range(10), 0.1, id="3", marks=pytest.mark.slow),
     ],
@@ -214,7 +213,7 @@ def test_the_error_falls_like_one_over_the_rows_and_is_below_that_of_sampling():
     assert (np.array(found) < own).all()
 
 
-@pytest.mark.parametrize("seed", FEW)
+@pytest.mark.parametrize("seed", range(3))
 def test_heavy_rows_without_room_are_told(seed):
     """A13: 40 heavy rows and room for 10."""
     stream = StreamingPCA(1, solver="blocks", heavy_rows=10, center=False)
@@ -336,7 +335,7 @@ def test_a_second_pass_must_be_over_the_same_rows():
         stream.refine([x[:1499]])
     with pytest.raises(DataError, match="20 genes, but a chunk has 19"):
         stream.refine([x[:, :19]])
-    with pytest.raises(DataError, match="no rows yet|need at least"):
+    with pytest.raises(DataError, match=r"no rows yet|need at least"):
         StreamingPCA(2).refine([x])
 
 
@@ -397,10 +396,10 @@ def test_the_format_of_chunks_changes_no_bit(solver):
 
 def test_values_that_are_stored_twice_count_once_and_are_left_to_the_caller():
     data, columns, edges = np.array([1.0, 2.0, 5.0, 4.0]), np.array([2, 2, 0, 1]), np.array([0, 3, 4])
-    given = sp.csr_matrix((data, columns, edges), shape=(2, 4))
-    np.testing.assert_array_equal(squared_norms(as_rows(given), None), [34.0, 16.0])
-    np.testing.assert_array_equal(given.data, [1, 2, 5, 4])
-    np.testing.assert_array_equal(given.indices, [2, 2, 0, 1])
+    cells = sp.csr_matrix((data, columns, edges), shape=(2, 4))
+    np.testing.assert_array_equal(squared_norms(as_rows(cells), None), [34.0, 16.0])
+    np.testing.assert_array_equal(cells.data, [1, 2, 5, 4])
+    np.testing.assert_array_equal(cells.indices, [2, 2, 0, 1])
 
 
 def test_a_buffer_may_be_filled_again():
@@ -421,8 +420,8 @@ def test_a_buffer_may_be_filled_again():
 def test_fit_takes_a_matrix_chunks_or_an_anndata_and_goes_on():
     x = spectrum(1500, 20, 0)
     expected = quiet(StreamingPCA(3, solver="blocks"), x)
-    for given in (x, sp.csr_matrix(x), iter([x[:3], x[3:900], x[900:900], x[900:]])):
-        same(StreamingPCA(3, solver="blocks").fit(given), expected)
+    for source in (x, sp.csr_matrix(x), iter([x[:3], x[3:900], x[900:900], x[900:]])):
+        same(StreamingPCA(3, solver="blocks").fit(source), expected)
     same(StreamingPCA(3, solver="blocks").fit(x[:600]).partial_fit(x[600:], None), expected)
     small = x.astype(np.float32)
     same(StreamingPCA(3, solver="blocks").fit(AnnData(small)), quiet(StreamingPCA(3, solver="blocks"), small))
@@ -617,7 +616,7 @@ def test_what_deserves_a_warning_is_told_once():
 # Properties.
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     solver=st.sampled_from(["gram", "blocks", "fd"]),
     seed=st.integers(0, 1000),
@@ -629,12 +628,12 @@ def test_a_constant_factor_scales_energies_and_turns_nothing(solver, seed, power
     one, two = (
         quiet(StreamingPCA(2, solver=solver, center=center, on_order="ignore"), rows) for rows in (x, x * 2.0**power)
     )
-    np.testing.assert_array_equal(two.components_, one.components_)  # a power of 2 rounds nothing
-    np.testing.assert_allclose(two.explained_variance_, one.explained_variance_ * 4.0**power, rtol=1e-14)
+    assert sine(two.components_, one.components_) < 1e-12  # a power of 2 rounds nothing, but LAPACK scales by itself
+    np.testing.assert_allclose(two.explained_variance_, one.explained_variance_ * 4.0**power, rtol=1e-12)
     np.testing.assert_allclose(two.explained_variance_ratio_, one.explained_variance_ratio_, rtol=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(solver=st.sampled_from(["gram", "blocks", "fd"]), seed=st.integers(0, 1000), scale=st.booleans())
 def test_axes_go_along_with_the_order_of_genes(solver, seed, scale):
     x = spectrum(1100, 16, seed)
@@ -647,7 +646,7 @@ def test_axes_go_along_with_the_order_of_genes(solver, seed, scale):
     np.testing.assert_allclose(two.explained_variance_, one.explained_variance_, rtol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(solver=st.sampled_from(["gram", "blocks", "fd"]), seed=st.integers(0, 1000), heavy=st.booleans())
 def test_axes_go_along_with_rotations(solver, seed, heavy):
     x = spectrum(1100, 16, seed)
@@ -659,7 +658,7 @@ def test_axes_go_along_with_rotations(solver, seed, heavy):
     np.testing.assert_allclose(two.explained_variance_, one.explained_variance_, rtol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(1, 1299), max_size=5), sparse=st.booleans())
 def test_the_order_of_rows_does_not_matter_to_the_gram_matrix(seed, cuts, sparse):
     x = spectrum(1300, 16, seed)
@@ -672,7 +671,7 @@ def test_the_order_of_rows_does_not_matter_to_the_gram_matrix(seed, cuts, sparse
     np.testing.assert_allclose(two.explained_variance_, one.explained_variance_, rtol=1e-10)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), density=st.floats(0, 1), columns=st.integers(1, 30))
 def test_products_are_the_same_sparse_or_dense(seed, density, columns):
     """Above a density the rows are made dense, which must not be seen."""

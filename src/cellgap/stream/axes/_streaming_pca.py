@@ -511,7 +511,7 @@ class StreamingPCA:
         return found
 
     def _warn(self, text: str) -> None:
-        kind = text.split(":")[0][:40]
+        kind = text.lstrip("0123456789").split(":")[0][:40]  # without a count, which changes from chunk to chunk
         if kind not in self._warned:
             self._warned.append(kind)
             warnings.warn(f"StreamingPCA: {text}.", StreamWarning, stacklevel=4)
