@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellgap.cli._say import warn
-from cellgap.errors import ConfigError
+from cellgap.errors import ConfigError, DataError
 
 _SAMPLE = 4000  # cells on the picture of the page
 _CHUNK = 8192
@@ -74,11 +74,15 @@ def find_axes(asked: Asked) -> list[Any]:
         center=asked.center, order="check" if asked.shuffle else "as_given", on_order=asked.on_order,
         memory=asked.memory, seed=asked.seed,
     )  # fmt: skip
+    cells = atlas.open()
+    for n, what in ((cells.n_obs, "cells"), (cells.n_vars, "genes")):
+        if n <= asked.k:
+            raise DataError(f"k={asked.k} axes need at least {asked.k + 1} {what}, found {n}.")
+    cells.first(64)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", StreamWarning)
         _pass(asked, stream, atlas)
-        cells = atlas.open()
         if asked.refine:
             stream.refine(cells.chunks(_CHUNK))
         space = space_of(stream, cells, atlas)

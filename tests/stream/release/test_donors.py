@@ -132,7 +132,9 @@ def test_cells_without_a_condition_are_not_counted():
     one.obs["dose"] = one.obs["dose"].astype("category")
     found = donor_counts(one, "donor", ["drug"], ["x", "no", "y"])
     assert sum(v.sum() for v in found.values()) == 30
-    found = donor_counts(one, "donor", ["drug", "dose"], [f"{a} | {b}" for a in "x,no,y".split(",") for b in ("low", "high")])
+    found = donor_counts(
+        one, "donor", ["drug", "dose"], [f"{a} | {b}" for a in ("x", "no", "y") for b in ("low", "high")]
+    )
     assert sum(v.sum() for v in found.values()) == 30
 
 
@@ -140,9 +142,7 @@ def test_histograms():
     one, two = plate(0), plate(1, 40)
     table = pd.concat([one.obs, two.obs])
     edges = np.array([-np.inf, 1, 2, np.inf])
-    cells = {
-        who: np.histogram(mine["depth"], edges)[0] / len(mine) for who, mine in table.groupby("donor")
-    }
+    cells = {who: np.histogram(mine["depth"], edges)[0] / len(mine) for who, mine in table.groupby("donor")}
     found = donor_histograms([one, two], "donor", "depth", EDGES, unit="cells")
     assert_same(found, cells, rtol=1e-12)
     mean = {who: np.histogram([mine["depth"].mean()], edges)[0] for who, mine in table.groupby("donor")}

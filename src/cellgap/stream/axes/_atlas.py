@@ -94,9 +94,9 @@ class AtlasCells:
         self.names = tuple(map(str, adata.var_names))
         self.columns: np.ndarray | None = None
         if atlas.genes:
-            places = pd.Index(self.names).get_indexer(list(atlas.genes))
             if not adata.var_names.is_unique:
                 raise DataError(f"{atlas.path} has genes of one name: make var_names unique.")
+            places = pd.Index(self.names).get_indexer(list(atlas.genes))
             if (places < 0).any():
                 missing = [gene for gene, place in zip(atlas.genes, places, strict=True) if place < 0]
                 raise DataError(

@@ -177,7 +177,7 @@ class StreamingPCA:
             if X.numblocks[1] > 1:
                 raise DataError("The dask array is cut between genes: rechunk it so that a chunk has whole rows.")
             self.expect(int(X.shape[0]))
-            X = (X.blocks[i].compute() for i in range(X.numblocks[0]))
+            X = (chunk.compute() for chunk in map(X.blocks.__getitem__, range(X.numblocks[0])))
         elif hasattr(X, "shape") or hasattr(X, "obs"):
             self.expect(int(X.shape[0]))
             X = [X]
