@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -325,8 +326,6 @@ def test_tables_can_be_made_again_from_the_journal(desk, plates):
     ],
 )
 def test_policies_are_refused(old, new, says, plates, tmp_path, capsys):
-    import re
-
     assert POLICY.count(old) >= 1
     policy = prepare(tmp_path, POLICY.replace(old, new, 1))
     assert run("release", policy, plates[0]) == 2
@@ -444,13 +443,8 @@ def test_shares_above_one_are_refused_and_nothing_more_is_spent(plates, tmp_path
     assert run("release", policy, plates[0]) == 2
     said = plain(capsys.readouterr().err)
     assert "[statistic.expression]" in said and "nothing was reserved" in said
-    kept = verify(tmp_path / "journal")
-    assert list(kept.statistics) == ["cells"] and kept.spent == kept.total * 2 / 5
-    lines = journal(tmp_path)
-    assert run("release", policy, plates[0]) == 2
-    assert journal(tmp_path) == lines
-    capsys.readouterr()
-    # What was reserved stays reserved: with shares that fit, it goes on.
+    # All of a policy is reserved or nothing: with shares that fit, it goes on.
+    assert not (tmp_path / "journal" / "journal.jsonl").exists() and not (tmp_path / "released").exists()
     assert run("release", prepare(tmp_path), plates[0], "--quiet") == 0
     assert set(steps(tmp_path)) == {"cells", "expression", "depth"}
 
@@ -460,12 +454,12 @@ def test_shares_above_one_are_refused_and_nothing_more_is_spent(plates, tmp_path
     [
         ("rho = 60", "rho = 61", "a total is set once"),
         ("delta = 1e-6", "delta = 1e-7", "a total is set once"),
-        ("rho = 60", 'rho = 60\nunit = "donor_plate"', "a total is set once"),
+        ("rho = 60", 'rho = 60\nunit = "donor_plate"', 'needs .donors. rule = "each_plate"'),
         ("l2 = 30\nshare = 0.4", "l2 = 31\nshare = 0.4", "another configuration"),
         ("share = 0.2", "share = 0.1", "another configuration"),
         ("steps = 5", "steps = 6", "another configuration"),
         ("max_donors = 100", "max_donors = 101", "another configuration"),
-        ("max_cells = 30", 'max_cells = 30\nrule = "each_plate"\nmax_steps = 2', "rule is 'each_plate' and was 'closed'"),
+        ("max_cells = 30", 'max_cells = 30\nrule = "each_plate"\nmax_steps = 2', "and was 'closed' when"),
         ("max_cells = 30", "max_cells = 31", "when the journal was begun"),
         ("max_cells = 30", "max_cells = 30\nclose_after = 2", "when the journal was begun"),
         ("quantiles = [0.5]", "quantiles = [0.25]", "another configuration"),
@@ -478,7 +472,7 @@ def test_a_changed_policy_is_refused(old, new, says, desk, plates, capsys):
     before, lines = tables(desk), journal(desk)
     prepare(desk, POLICY.replace(old, new, 1))
     assert run("release", desk / "policy.toml", plates[3]) == 2
-    assert says in plain(capsys.readouterr().err)
+    assert re.search(says, plain(capsys.readouterr().err))
     assert tables(desk) == before and journal(desk) == lines
 
 
@@ -733,3 +727,119 @@ def test_attacks_on_the_policy(released, tmp_path, capsys):
     assert not (tmp_path / "journal").exists()
     assert run("audit", released / "policy.toml", "--runs", "10") == 2
     plain(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("quantiles = [0.5]\n", "quantiles = [0.5]\nepsilon = 1\n", "epsilon does not belong to a quantile"),
+        ("l2 = 30\nshare = 0.4", "l2 = 30\nshare = 0.4\nq = 2", "q does not belong to a sum"),
+        ("l2 = 30\nshare = 0.4", "l2 = 30\nshare = [0.4]", "share must be a number"),
+        ("l2 = 30\nshare = 0.4", "l2 = true\nshare = 0.4", "l2 must be a number"),
+        ("rho = 60", "rho = [60]", "rho must be a number"),
+        ("delta = 1e-6", 'delta = "small"', "delta must be a number"),
+        ("delta = 1e-6", 'delta = 1e-6\ndonors = "many"', "whole number of 1 or more"),
+        ("[statistic.top]", '[statistic."../top"]', "a statistic's name"),
+        ("[statistic.top]", "[statistic.Cells]", "in case alone"),
+        ("steps = 5", 'steps = 5\nunit = "donor_plate"', 'needs .donors. rule = "each_plate"'),
+        ('journal = "journal"', 'journal = "genes.txt"', "must be a folder"),
+        ('folder = "released"', 'folder = "genes.txt"', "must be a folder"),
+        ("steps = 5", 'steps = 5\nanchor = "journal/anchor"', "lies in the folder of the journal"),
+    ],
+)
+def test_more_policies_are_refused(old, new, says, plates, tmp_path, capsys):
+    policy = prepare(tmp_path, POLICY.replace(old, new, 1))
+    assert run("release", policy, plates[0]) == 2
+    said = plain(capsys.readouterr().err)
+    assert re.search(says, said), said
+    assert not (tmp_path / "released").exists() and not (tmp_path / "journal" / "journal.jsonl").exists()
+
+
+def test_a_large_delta_is_a_warning_of_one_line(tmp_path, capsys):
+    policy = prepare(tmp_path, POLICY.replace("delta = 1e-6", "delta = 1e-2\ndonors = 50"))
+    assert run("budget", policy) == 0
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("warning: delta = 0.01 is large for 50 donors") and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('donor = "donor"', 'donor = "drug"', "[data] donor is 'drug' and was 'donor'"),
+        ('condition = ["drug"]', 'condition = ["donor"]', "[data] condition"),
+        ('donor = "donor"', 'donor = "donor"\nlayer = "raw"', "[data] layer is 'raw' and was 'X'"),
+        ('donor = "donor"', 'donor = "donor"\ntarget_sum = 500', "[data] target_sum"),
+        ('of = "conditions"', 'of = "genes"', "[statistic.cells] of"),
+        ('column = "n_counts"', 'column = "age"', "[statistic.depth] column"),
+        ("quantiles = [0.5]", 'quantiles = [0.5]\nvalues = "cells"', "[statistic.depth] values"),
+    ],
+)
+def test_what_vectors_mean_is_fixed(old, new, says, desk, plates, capsys):
+    """The journal's own configurations do not say it; with another column a donor would have another name."""
+    before, lines = tables(desk), journal(desk)
+    prepare(desk, POLICY.replace(old, new, 1))
+    assert run("release", desk / "policy.toml", plates[3]) == 2
+    assert says in plain(capsys.readouterr().err)
+    assert tables(desk) == before and journal(desk) == lines
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "is missing"), ("[", "is damaged"), ("[3]", "is damaged")])
+def test_the_meaning_of_the_journal_is_needed(content, says, desk, plates, capsys):
+    path = desk / "journal" / "policy.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    lines = journal(desk)
+    assert run("release", desk / "policy.toml", plates[3]) == 2
+    assert says in plain(capsys.readouterr().err) and journal(desk) == lines
+
+
+def test_another_plate_may_take_the_step_of_one_that_is_refused(plates, tmp_path, capsys):
+    """Nothing of a plate is released, whatever statistic refuses it, and its name is not kept."""
+    policy = prepare(tmp_path, POLICY.replace("max_donors = 100", "max_donors = 61"))
+    crowded = write_plate(tmp_path / "crowded.h5ad", many(9, 70), seed=9)
+    assert run("release", policy, plates[0], crowded, "--quiet") == 2
+    said = plain(capsys.readouterr().err)
+    assert "max_donors=61" in said and "70" not in said
+    assert set(steps(tmp_path).values()) == {1}
+    adata = anndata.read_h5ad(plates[2])
+    adata.X[5, 3] = 0.37
+    adata.write_h5ad(tmp_path / "fractions.h5ad")
+    assert run("release", policy, tmp_path / "fractions.h5ad", "--quiet") == 2
+    assert "not raw counts" in plain(capsys.readouterr().err)
+    assert set(steps(tmp_path).values()) == {1}
+    assert run("release", policy, plates[1], "--quiet") == 0
+    assert set(steps(tmp_path).values()) == {2}
+    kept = json.loads((tmp_path / "journal" / "plates.json").read_text())
+    assert [Path(path).name for path in kept] == ["plate1.h5ad", "plate2.h5ad"]
+
+
+def test_a_damaged_plate_tells_nothing_of_its_cells(plates, tmp_path, capsys):
+    import h5py
+
+    policy = prepare(tmp_path)
+    bad = tmp_path / "bad.h5ad"
+    shutil.copy(plates[0], bad)
+    with h5py.File(bad, "r+") as file:
+        short = file["obs/n_counts"][:37]
+        del file["obs/n_counts"]
+        file["obs/n_counts"] = short
+        file["obs/n_counts"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    n = anndata.read_h5ad(plates[0]).n_obs
+    assert run("release", policy, bad) == 2
+    said = plain(capsys.readouterr().err)
+    assert "cannot be read" in said and str(n) not in said and "37" not in said
+
+
+def test_a_statistic_may_be_added_later(desk, plates):
+    """All plates so far are gone through for it, in their order; the others stay."""
+    policy = POLICY.replace("rho = 60", "rho = 90").replace("share = 0.4", "share = 0.2")
+    fresh = prepare(desk / "fresh", policy)
+    assert run("release", fresh, *plates[:2], "--quiet") == 0
+    before = json.loads((desk / "fresh" / "released" / "releases.json").read_text())["statistics"]
+    prepare(desk / "fresh", policy + CELLS.replace("statistic.cells", "statistic.most").replace('"sum"', '"max"'))
+    assert run("release", fresh, plates[2], "--quiet") == 0
+    after = json.loads((desk / "fresh" / "released" / "releases.json").read_text())["statistics"]
+    assert {name: len(found) for name, found in after.items()} == {"cells": 3, "expression": 3, "depth": 3, "most": 3}
+    for name, found in before.items():
+        assert after[name][:2] == found

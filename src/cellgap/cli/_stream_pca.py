@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellgap.cli._say import warn
-from cellgap.errors import ConfigError, DataError
+from cellgap.errors import CellgapError, ConfigError, DataError
 
 _SAMPLE = 4000  # cells on the picture of the page
 _CHUNK = 8192
@@ -57,6 +57,7 @@ def find_axes(asked: Asked) -> list[Any]:
     from cellgap import storage
     from cellgap.stream import Atlas, StreamingPCA, StreamWarning
     from cellgap.stream.axes import space_of
+    from cellgap.stream.axes._cautions import AS_GIVEN
 
     if asked.out.suffix != ".npz":
         raise ConfigError(f"--out must name an .npz file, found {str(asked.out)!r}.")
@@ -83,11 +84,19 @@ def find_axes(asked: Asked) -> list[Any]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", StreamWarning)
         _pass(asked, stream, atlas)
-        if asked.refine:
-            stream.refine(cells.chunks(_CHUNK))
-        space = space_of(stream, cells, atlas)
-        found, gaps = stream.report(), stream.gaps()
+        try:
+            if asked.refine:
+                stream.refine(cells.chunks(_CHUNK))
+            space = space_of(stream, cells, atlas)
+            found, gaps = stream.report(), stream.gaps()
+        except CellgapError:
+            # A whole pass whose axes are refused would stand in the way of one with other settings.
+            shutil.rmtree(asked.checkpoint, ignore_errors=True)
+            raise
     cautions = [str(w.message) for w in told if issubclass(w.category, StreamWarning)]
+    if not asked.shuffle and found.solver == "blocks" and not any(AS_GIVEN in text for text in cautions):
+        # Said when the pass began, before it was interrupted.
+        cautions.insert(0, f"StreamingPCA: {AS_GIVEN}.")
     if not asked.quiet:
         for text in cautions:
             warn(text)
@@ -175,13 +184,16 @@ def encode_cells(axes: Path, atlas: Path, out: Path, *, progress: bool) -> tuple
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     codes = np.lib.format.open_memmap(part, "w+", np.float32, (adata.n_obs, space.dim))
-    with progress_bar(f"encoding {atlas.name}", adata.n_obs, 0, shown=progress) as shown:
-        for start in range(0, adata.n_obs, _CHUNK):
-            rows = np.arange(start, min(start + _CHUNK, adata.n_obs))
-            codes[rows] = space.encode(adata, rows)
-            shown(int(rows[-1]) + 1, {}, 0.0)
-    codes.flush()
-    part.replace(out)
+    try:
+        with progress_bar(f"encoding {atlas.name}", adata.n_obs, 0, shown=progress) as shown:
+            for start in range(0, adata.n_obs, _CHUNK):
+                rows = np.arange(start, min(start + _CHUNK, adata.n_obs))
+                codes[rows] = space.encode(adata, rows)
+                shown(int(rows[-1]) + 1, {}, 0.0)
+        codes.flush()
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
     return adata.n_obs, space.dim
 
 

@@ -225,7 +225,7 @@ def _checked(values: Mapping[str, Any], path: Path) -> Policy:
     kept: dict[str, Any] = {
         name: budget[name] for name in ("rho", "epsilon", "delta", "unit", "donors") if name in budget
     }
-    kept["journal"] = base / text_of(budget["journal"], "[budget] journal")
+    kept["journal"] = _folder(budget["journal"], "[budget] journal", base)
     if "anchor" in budget:
         kept["anchor"] = base / text_of(budget["anchor"], "[budget] anchor")
     _one_of(budget, "unit", _UNITS, "[budget]")
@@ -259,7 +259,7 @@ def _checked(values: Mapping[str, Any], path: Path) -> Policy:
         max_donors=_whole(donors["max_donors"], "[donors] max_donors"),
         max_steps=1 if pooled else _whole(donors["max_steps"], "[donors] max_steps"),
         min_separation=_whole(donors.get("min_separation", 1), "[donors] min_separation"),
-        folder=base / text_of(values.get("released", {}).get("folder", "released"), "[released] folder"),
+        folder=_folder(values.get("released", {}).get("folder", "released"), "[released] folder", base),
         statistics=_statistics(values.get("statistic", {}), bool(condition), base),
     )
 
@@ -268,6 +268,8 @@ def _statistics(sections: Mapping[str, Any], conditions: bool, base: Path) -> tu
     if not sections:
         raise ConfigError(f"The policy has no statistic: {HINT}")
     found = [_statistic(name, section, conditions, base) for name, section in sections.items()]
+    if len({asked.name.casefold() for asked in found}) < len(found):
+        raise ConfigError("Names of two statistics differ in case alone: choose others.")
     own = {asked.name: asked for asked in found if asked.source is None}
     for asked in found:
         if asked.source is None:
@@ -294,6 +296,9 @@ def _statistic(name: str, section: Any, conditions: bool, base: Path) -> Asked:
         raise ConfigError(f"{where} kind is one of {', '.join(get_args(Kind))}, found {kind!r}.")
     if "q" in section:
         _whole(section["q"], f"{where} q")
+    for key in ("share", "rho", "epsilon", "l2", "linf", "l1", "lattice"):
+        if isinstance(section.get(key, 1), bool) or not isinstance(section.get(key, 1), int | float | str):
+            raise ConfigError(f"{where} {key} must be a number, found {section[key]!r}.")
     if source is not None:
         if kind != "select" or set(section) - {"kind", "from", "q"}:
             raise ConfigError(f"{where} with 'from' is a select with q, and nothing else: it costs nothing.")
@@ -341,6 +346,13 @@ def _names(value: Any, where: str, base: Path) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise ConfigError(f"{where} has a name twice.")
     return tuple(value)
+
+
+def _folder(value: Any, where: str, base: Path) -> Path:
+    path = base / text_of(value, where)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{where} must be a folder, and {str(path)!r} is a file.")
+    return path
 
 
 def _one_of(section: Mapping[str, Any], key: str, allowed: Sequence[str], where: str) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cellgap.cli._say import warn
 from cellgap.cli._stream_policy import Asked, Policy, costs
 from cellgap.errors import (
     BudgetExhausted,
@@ -56,7 +58,11 @@ class Desk:
         with tempfile.TemporaryDirectory() as folder, PrivacyBudget(**_apart(policy, folder)) as trial:
             for asked in costs(policy.statistics):
                 self._paid(asked, trial)
-        self.budget: PrivacyBudget = PrivacyBudget(**policy.budget)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            self.budget: PrivacyBudget = PrivacyBudget(**policy.budget)
+        for caution in told:
+            warn(str(caution.message))
         try:
             meaning = self._meaning()
             self.statistics = {asked.name: self._paid(asked, self.budget) for asked in costs(policy.statistics)}
@@ -299,14 +305,17 @@ def _opened(path: Path) -> "AnnData":
 
 def _apart(policy: Policy, folder: str) -> dict[str, Any]:
     """Return the budget of a policy with an empty journal in another folder."""
-    return {name: value for name, value in policy.budget.items() if name != "anchor"} | {"journal": Path(folder)}
+    kept = {name: value for name, value in policy.budget.items() if name not in ("anchor", "donors")}
+    return kept | {"journal": Path(folder)}
 
 
 def audited(policy: Policy, runs: int) -> Iterator["Audit"]:
     """Yield what attacks on the mechanisms of a policy find; its journal is neither read nor made."""
     from cellgap.stream.release import audit
 
-    with tempfile.TemporaryDirectory() as folder:
-        with Desk(dataclasses.replace(policy, budget=_apart(policy, folder))) as desk:
-            for statistic in desk.statistics.values():
-                yield audit(statistic.mechanism, runs, delta=policy.budget.get("delta", 1e-5))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Desk(dataclasses.replace(policy, budget=_apart(policy, folder))) as desk,
+    ):
+        for statistic in desk.statistics.values():
+            yield audit(statistic.mechanism, runs, delta=policy.budget.get("delta", 1e-5))

@@ -45,7 +45,7 @@ class Saved(AbstractSpace):
         space = load(path.parent, name=path.stem)
         if not isinstance(space, AbstractFittedSpace):
             raise ConfigError(f"{self.path} holds a {type(space).__name__} and no space.")
-        if space.layer != split.study.design.counts:
+        if (space.layer or "X") != (split.study.design.counts or "X"):
             raise DataError(
                 f"{self.path} was fitted on the values of {space.layer or 'X'}, but the design's are of "
                 f"{split.study.design.counts or 'X'}: fit it again, or change Design(counts=...)."

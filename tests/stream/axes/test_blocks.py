@@ -5,6 +5,7 @@ import functools
 import operator
 import pickle
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def _quiet(stream: StreamingPCA, *parts) -> StreamingPCA:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StreamWarning)
         stream.fit(parts)
-        stream.components_
+        _ = stream.components_
     return stream
 
 
@@ -72,10 +73,7 @@ def _shared(stream: StreamingPCA, x, workers: int, *, reverse: bool) -> Streamin
         plan = pickle.loads(pickle.dumps(stream.plan()))
         stop = min(plan.end, x.shape[0])
         edges = np.linspace(at, stop, workers + 1).astype(int)
-        parts = [
-            StreamingPCA.partial(x[a:b], plan, int(a), stream.order_check)
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-        ]
+        parts = [StreamingPCA.partial(x[a:b], plan, int(a), stream.order_check) for a, b in pairwise(edges)]
         stream.close(functools.reduce(operator.add, parts[::-1] if reverse else parts))
         at = stop
     return stream
@@ -164,7 +162,7 @@ def test_sums_of_another_block_are_refused():
         old + new
     with pytest.raises(DataError, match="not of the open block"):
         stream.close(old)
-    with pytest.raises(DataError, match="41 genes|has 40 genes"):
+    with pytest.raises(DataError, match="stream has 40 genes, but a chunk has 41"):
         StreamingPCA.partial(np.ones((3, 41)), stream.plan(), 1024)
 
 
@@ -191,7 +189,7 @@ def test_a_block_of_light_rows_stands_for_all():
     # Rows of one norm; F / (d kappa) is what the largest may have.
     x = rng.normal(size=(n, d)) * [2, 1, 1, 1, 1]
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    assert 1 <= n / (d * kappa)
+    assert n / (d * kappa) >= 1
     gram = x.T @ x
     sigma = np.linalg.eigvalsh(gram)[-1]
     far = []
@@ -200,9 +198,9 @@ def test_a_block_of_light_rows_stands_for_all():
         far.append(np.linalg.norm(blocks * part.T @ part - gram, 2) / sigma)
     print("A9 largest", max(far))
     assert sum(f <= epsilon for f in far) >= 95
-    # The bound can fail: 20 rows of a block are too few.
-    short = x[rng.permutation(n)[:20]]
-    assert np.linalg.norm(n / 20 * short.T @ short - gram, 2) / sigma > 0.1
+    # It can fail: four rows are too few.
+    short = x[rng.permutation(n)[:4]]
+    assert np.linalg.norm(n / 4 * short.T @ short - gram, 2) / sigma > epsilon
 
 
 # Every row counts once.
@@ -211,7 +209,7 @@ def test_a_block_of_light_rows_stands_for_all():
 @pytest.mark.parametrize("chunk", [100, 3000])
 @pytest.mark.parametrize("center", [True, False])
 def test_every_row_is_counted_once(chunk, center):
-    """Light and heavy rows together have the trace of all, though heavy rows come, are displaced and are handed back."""
+    """Light and heavy rows together have the trace of all, though heavy ones come, are displaced, and handed back."""
     x = _rows(3000, heavy=60, d=12)
     # With as many columns as genes, Nystrom is exact, so that energies can be compared.
     stream = _stream(oversample=10, rank=24, heavy_rows=15, center=center)
@@ -274,7 +272,7 @@ def test_two_equal_eigenvalues_are_one_plane():
         stream = StreamingPCA(2, solver=solver, heavy_rows=1000).fit(x)
         if solver == "blocks":
             with pytest.warns(StreamWarning, match="first two eigenvalues are alike"):
-                stream.components_
+                _ = stream.components_
         assert _sine(stream.components_, np.eye(20)[:2]) < 0.01
         assert _sine(stream.components_, _exact(x, 2)) < 1e-3
         report = stream.report()
@@ -290,7 +288,9 @@ def test_many_identical_rows_and_another():
                 _quiet(StreamingPCA(2, solver=solver, on_order="ignore"), x)
         stream = _quiet(StreamingPCA(1, solver=solver, on_order="ignore"), x)
         np.testing.assert_allclose(stream.components_[0], np.eye(20)[3], atol=1e-9)
-        np.testing.assert_allclose(stream.explained_variance_[0], 25 * (1 - 1e-4) / 9999, rtol=1e-6 if solver != "blocks" else 1e-3)
+        np.testing.assert_allclose(
+            stream.explained_variance_[0], 25 * (1 - 1e-4) / 9999, rtol=1e-6 if solver != "blocks" else 1e-3
+        )
     with pytest.raises(DataError, match="All rows are alike"):
         _quiet(StreamingPCA(1, solver="blocks", on_order="ignore"), np.tile(np.arange(20.0), (1000, 1)))
 
@@ -340,7 +340,7 @@ def test_one_row_more_than_axes(solver):
     stream = StreamingPCA(3, solver=solver)
     stream.partial_fit(x[:3])
     with pytest.raises(DataError, match=r"k=3 axes need at least 4 rows, and 3 are in so far\."):
-        stream.components_
+        _ = stream.components_
     stream = _quiet(stream, x[3:])
     assert _sine(stream.components_, _exact(x, 3)) < 1e-9
     np.testing.assert_allclose(stream.explained_variance_ratio_.sum(), 1, rtol=1e-9)

@@ -149,15 +149,17 @@ def test_sorted_rows_are_told_refused_or_let_through():
     x, _ = _plates()
     for solver in ("blocks", "incremental"):
         with pytest.warns(StreamWarning, match=SORTED):
-            StreamingPCA(2, solver=solver, **ROOM).fit(x).components_
+            _ = StreamingPCA(2, solver=solver, **ROOM).fit(x).components_
         refused = StreamingPCA(2, solver=solver, on_order="raise", **ROOM).fit(x)
         with pytest.raises(DataError, match=SORTED):
-            refused.components_
-        StreamingPCA(2, solver=solver, on_order="ignore", **ROOM).fit(x).components_
+            _ = refused.components_
+        _ = StreamingPCA(2, solver=solver, on_order="ignore", **ROOM).fit(x).components_
         # The same rows in random order: no warning, which would be an error here.
-        StreamingPCA(2, solver=solver, on_order="raise", **ROOM).fit(
-            np.random.default_rng(0).permutation(x)
-        ).components_
+        _ = (
+            StreamingPCA(2, solver=solver, on_order="raise", **ROOM)
+            .fit(np.random.default_rng(0).permutation(x))
+            .components_
+        )
 
 
 def test_a_warning_comes_once():
@@ -168,7 +170,7 @@ def test_a_warning_comes_once():
     with warnings.catch_warnings(record=True) as later:
         warnings.simplefilter("always")
         for _ in range(3):  # the number of heavy rows without room changes, and is no news
-            stream.partial_fit(x).components_
+            _ = stream.partial_fit(x).components_
     kinds = (SORTED, "heavy rows found no room")
     for kind in kinds:
         assert sum(kind in str(w.message) for w in first) == 1, kind
@@ -190,7 +192,7 @@ def test_solvers_of_any_order_never_warn():
 def test_blocks_of_rows_as_given_always_warn():
     x = np.random.default_rng(0).normal(size=(100, 8))
     with pytest.warns(StreamWarning, match="as_given"):
-        StreamingPCA(2, solver="blocks", order="as_given").fit(x).components_
+        _ = StreamingPCA(2, solver="blocks", order="as_given").fit(x).components_
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert StreamingPCA(2, order="as_given").fit(x).solver_ == "gram"

@@ -159,18 +159,20 @@ def _taken_in(
         plan = stream.plan()
         stop = min(plan.end, n)
         total: Partial | None = None
-        for part in _of_workers(client, reading, plan, stream.order_check, at, stop):
+        rows = []
+        for part, places in _of_workers(client, reading, plan, stream.order_check, at, stop):
             total = part if total is None else total + part
+            rows.append(places)
         assert total is not None
-        stream.close(total)
+        stream.close(total, labels=None if labels is None else labels[np.concatenate(rows)])
         at = stop
         yield at
 
 
 def _of_workers(
     client: "Client", reading: _Reading, plan: Plan, order: OrderCheck | None, start: int, stop: int
-) -> Iterator[Partial]:
-    """Yield the sums of a block's rows in the order of the stream, by buffers."""
+) -> Iterator[tuple[Partial, np.ndarray]]:
+    """Yield the sums of a block's rows, and which of the file these are, in the order of the stream, by buffers."""
     step = reading.step
     edges = [start, *range(step * (start // step + 1), stop, step), stop]
     shared = client.scatter((plan, order), broadcast=True)
@@ -186,12 +188,15 @@ def _reader(key: str) -> list[Any]:
     return []
 
 
-def _partial(reading: _Reading, shared: tuple[Plan, OrderCheck | None], start: int, stop: int) -> Partial:
+def _partial(
+    reading: _Reading, shared: tuple[Plan, OrderCheck | None], start: int, stop: int
+) -> tuple[Partial, np.ndarray]:
     place = _reader(repr(reading.to_dict()))
     if not place:
         place.append(reading.open(opened(reading.atlas)))
     plan, order = shared
-    return StreamingPCA.partial(place[0].read(start, stop).values, plan, start, order)
+    block = place[0].read(start, stop)
+    return StreamingPCA.partial(block.values, plan, start, order), block.rows
 
 
 def _go_on(stream: StreamingPCA, folder: Path, about: dict[str, Any]) -> None:

@@ -87,9 +87,11 @@ def space_of(
     if isinstance(genes, AtlasCells):
         assert atlas is not None
         columns = np.arange(len(genes.names)) if genes.columns is None else genes.columns
+        # What "lognorm" took are counts, which a design names by "X".
+        layer = "X" if atlas.layer is None and atlas.transform == "lognorm" else atlas.layer
         genes = GeneSpace(
             study_genes=genes.names, columns=columns, transform=atlas.transform, target_sum=float(atlas.target_sum),
-            cofactor=atlas.cofactor, measured_in=atlas.layer, mean=np.zeros(len(columns), np.float32),
+            cofactor=atlas.cofactor, measured_in=layer, mean=np.zeros(len(columns), np.float32),
             sd=np.ones(len(columns), np.float32), scores={}, noise=None,
         )  # fmt: skip
     if genes is None or genes.dim != stream.n_features_in_:

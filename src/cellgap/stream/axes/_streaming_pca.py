@@ -162,9 +162,7 @@ class StreamingPCA:
         if self._width is None:
             self._begin(rows.shape[1])
         self._refined = None
-        if labels is not None:
-            window = self._known(self._order).window
-            self._labels = (self._labels or LabelCheck(window)).add(np.asarray(labels))
+        self._count(labels)
         self._n_pending += rows.shape[0]
         # What waits is copied: the caller may fill the same arrays again.
         self._pending.append(rows if self._n_pending >= self._next() else rows.copy())
@@ -276,8 +274,15 @@ class StreamingPCA:
         """The check of the order so far."""
         return self._order
 
-    def close(self, partial: Partial) -> "StreamingPCA":
+    def close(self, partial: Partial, *, labels: Sequence[str] | np.ndarray | None = None) -> "StreamingPCA":
         """Return the stream after taking in the sums of all rows of the open block, or of its first ones.
+
+        Parameters
+        ----------
+        partial
+            The sums.
+        labels
+            Plates or donors of these rows, in the order of the stream; see `partial_fit`.
 
         Raises
         ------
@@ -294,6 +299,7 @@ class StreamingPCA:
             self._engine = engine.add(partial.taken)
         for values in partial.statistics():
             self._order = self._known(self._order).add(values)
+        self._count(labels)
         self._refined = self._read = None
         return self
 
@@ -365,7 +371,7 @@ class StreamingPCA:
     def report(self) -> StreamReport:
         """Return what a reader should know: blocks, heavy rows, order, spectrum, memory."""
         engine = self._known(self._current())
-        return report_of(engine, self._axes(), self.settings, self._known(self._order), self._labels)
+        return report_of(engine, self._axes(), self.settings, self._checked(), self._labels)
 
     def gaps(self) -> list[Gap]:
         """Return the gaps: spectral, of the order, of heavy rows, of what is not modelled."""
@@ -473,6 +479,16 @@ class StreamingPCA:
         with _threads(self._engine):
             self._engine = self._engine.absorb(batch)
 
+    def _count(self, labels: Sequence[str] | np.ndarray | None) -> None:
+        if labels is not None:
+            window = self._known(self._order).window
+            self._labels = (self._labels or LabelCheck(window)).add(np.asarray(labels))
+
+    def _checked(self) -> OrderCheck:
+        """Return the check of the order of all rows, those that wait included."""
+        order = self._known(self._order)
+        return order.add(order.statistics(stacked(self._pending))) if self._pending else order
+
     def _current(self) -> AbstractEngine | None:
         """Return the summary of all rows, those that wait included."""
         if not self._pending:
@@ -503,7 +519,7 @@ class StreamingPCA:
             found = engine.axes(k)
         if len(found.energy) < k:
             raise DataError(f"The rows span {len(found.energy)} directions only: ask for at most as many axes.")
-        order, s = self._known(self._order), self.settings
+        order, s = self._checked(), self.settings
         refuse_sorted(engine, order, s)
         for text in cautions(engine, found, order, s):
             self._warn(text)
