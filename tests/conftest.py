@@ -1,7 +1,13 @@
 """Shapes in public signatures are checked at run time, programs are compiled once, and real data are found here."""
+# ruff: noqa: E402, threads are set before anything loads linear algebra
+
+import os
+
+for _library in ("OPENBLAS", "OMP", "MKL"):
+    # Workers side by side, each with as many threads as there are cores, wait for one another most of the time.
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path

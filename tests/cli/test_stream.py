@@ -234,6 +234,7 @@ def test_ctrl_c_keeps_the_work(solver, atlas, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(r"ignore:\s*Port \d+ is already in use")
 def test_workers_find_the_same_axes(atlas, tmp_path):
     pytest.importorskip("distributed")
     options = ("--k", "3", "--solver", "blocks", "--quiet", "--out")

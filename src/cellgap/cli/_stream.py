@@ -115,12 +115,13 @@ def encode(axes: Path, atlas: Path, /, *, out: Path = Path("codes.npy"), quiet: 
     out
         The file to write, .npy.
     quiet
-        Show no progress.
+        Show no progress, and print nothing but errors.
     """
     from cellgap.cli._stream_pca import encode_cells
 
     n, k = encode_cells(axes, atlas, out, progress=not quiet)
-    show(f"{n:,} cells along {k} axes: {out}")
+    if not quiet:
+        show(f"{n:,} cells along {k} axes: {out}")
     return 0
 
 

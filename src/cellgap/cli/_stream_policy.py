@@ -23,7 +23,7 @@ condition = ["drug"]             # columns of obs; joined by " | " where there a
 [budget]
 rho = 0.5                        # all releases together (zero-concentrated differential privacy); or epsilon = 4.7
 delta = 1e-6                     # for the guarantee (epsilon, delta) that is printed beside it
-unit = "donor"                   # whose presence is hidden; "donor_plate" and "cell" are weaker
+unit = "donor"                   # whose presence is hidden; "donor_plate" (with rule "each_plate") is weaker
 steps = 12                       # plates that will ever come
 journal = "journal"              # folder of ledger and secrets: as sensitive as the cells
 # anchor = "/other/disk/anchor"  # remembers the newest version, so that a restored backup is noticed
@@ -220,7 +220,7 @@ def _checked(values: Mapping[str, Any], path: Path) -> Policy:
             raise ConfigError(f"[donors] {name} does not belong to rule = {rule!r}: leave it out.")
     if not pooled and "max_steps" not in donors:
         raise UnboundedContribution("[donors] needs 'max_steps', the plates that a donor may enter.")
-    condition = _names(data.get("condition", []), "[data] condition", base)
+    condition = _columns(data.get("condition", []))
     steps = _whole(budget["steps"], "[budget] steps")
     kept: dict[str, Any] = {
         name: budget[name] for name in ("rho", "epsilon", "delta", "unit", "donors") if name in budget
@@ -332,6 +332,14 @@ def _statistic(name: str, section: Any, conditions: bool, base: Path) -> Asked:
     if not features:
         raise UnboundedContribution(f"{where} needs features: nothing is inferred from the data.")
     return Asked(name, kind, of, None, features, dict(section))
+
+
+def _columns(value: Any) -> tuple[str, ...]:
+    """Return names of columns: one, or a list."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(name, str) and name for name in listed):
+        raise ConfigError(f"[data] condition must be a column of obs or a list of columns, found {value!r}.")
+    return tuple(dict.fromkeys(listed))
 
 
 def _names(value: Any, where: str, base: Path) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Private statistics of plates, released one plate after the other. Nothing said here depends on a cell."""
 
 import dataclasses
+import filecmp
 import json
 import os
 import tempfile
@@ -166,6 +167,12 @@ class Desk:
         here = {path.name: path.resolve() for path in plates}
         if len(here) < len(plates):
             raise ConfigError("two plates have the same file name: a plate is known by it, rename one.")
+        for path in known:
+            if not _same(path, here.get(path.name, path)):
+                raise ConfigError(
+                    f"{path.name} was released from {path}, which is still there: a plate is known by its file name, "
+                    "so rename the new one."
+                )
         steps = {here.pop(path.name, path): t for path, t in known.items()}
         for path in here.values():
             steps[path] = len(steps) + 1
@@ -289,6 +296,13 @@ class Desk:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _same(known: Path, given: Path) -> bool:
+    """Return whether a plate that was released is given again, from the same place, moved, or copied."""
+    if given == known or not known.exists():
+        return True
+    return known.is_file() and given.is_file() and filecmp.cmp(known, given, shallow=False)
 
 
 def _opened(path: Path) -> "AnnData":

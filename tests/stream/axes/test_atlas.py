@@ -204,7 +204,7 @@ def test_a_checkpoint_of_something_else_is_refused(path, cells, tmp_path):
         (StreamingPCA(3, solver="gram"), {"block_rows": 32}, "another file or order"),
         (StreamingPCA(3, solver="gram"), {"transform": "none"}, "another file or order"),
     ):
-        with pytest.raises(ConfigError, match=f"holds a pass with {told}: choose another folder"):
+        with pytest.raises(ConfigError, match=f"holds a pass with {told}: name another checkpoint"):
             stream.fit_backed(path, checkpoint=kept, **options)
     copy = tmp_path / "copy.h5ad"
     cells.write_h5ad(copy)

@@ -208,7 +208,10 @@ def _go_on(stream: StreamingPCA, folder: Path, about: dict[str, Any]) -> None:
         ("size", "a changed file"),
     ):
         if kept.get(name) != about[name]:
-            raise ConfigError(f"{folder} holds a pass with {told}: choose another folder, or delete that one.")
+            raise ConfigError(
+                f"{folder} holds a pass with {told}: name another checkpoint (on the command line another --out), or "
+                "delete that one."
+            )
     state = storage.load(folder, name="stream")
     try:
         stream.resume(state)

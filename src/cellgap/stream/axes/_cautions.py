@@ -45,7 +45,7 @@ def cautions(engine: AbstractEngine, found: Found, order: OrderCheck, settings: 
     alarm = _alarm(engine, order, settings)
     if alarm is not None and settings.on_order == "warn":
         told.append(f"{alarm}: {_ANY_ORDER}")
-    if isinstance(engine, Blocks) and engine.passed:
+    if isinstance(engine, Blocks) and engine.passed and settings.heavy_rows:
         told.append(
             f"{engine.passed} heavy rows found no room among the {settings.heavy_rows} that are kept, so the guarantee "
             "for heavy rows is void: raise heavy_rows"

@@ -199,7 +199,7 @@ class StreamingPCA:
     def refine(self, chunks: Iterable[Any]) -> "StreamingPCA":
         """Return the stream after a second pass over the same rows: one exact power step.
 
-        The error of an axis shrinks by about the square of its eigenvalue ratio, and energies are exact.
+        The error of an axis shrinks by about the square of its eigenvalue ratio, and so does that of its energy.
 
         Raises
         ------
@@ -347,8 +347,9 @@ class StreamingPCA:
     def explained_variance_(self) -> Float[np.ndarray, " k"]:
         """Variance along each axis (n - 1 in the denominator), (k,).
 
-        Exact with "gram" and after `refine`; with "blocks" that of the last closed or the open block, whichever is
-        longer, and of the heavy rows.
+        Exact with "gram", nearly so after `refine`; with "blocks" that of the last closed or the open block, whichever
+        is longer, and of the heavy rows: an estimate that need not fall from axis to axis, and is too low for the last
+        axes of a flat spectrum.
         """
         return self._axes().energy / max(1, self.n_samples_seen_ - 1)
 

@@ -291,6 +291,7 @@ def _blocks(adata: AnnData, layer: str | None, rows: np.ndarray) -> Iterator[Any
         except Exception:
             # What a reader says may hold values.
             raise PrivacyError("The counts of some cells cannot be read: the file is damaged.") from None
+        block.sum_duplicates()
         data = block.data
         if data.size and (not np.isfinite(data).all() or (data < 0).any() or (data != np.floor(data)).any()):
             raise PrivacyError("The values are not raw counts (negative, fractional or not finite): name their layer.")
