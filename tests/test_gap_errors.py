@@ -17,6 +17,16 @@ BUILTIN = {
     "StorageError": ValueError,
     "ConvergenceError": RuntimeError,
     "MissingExtraError": ImportError,
+    # What a private release refuses is of no kind of Python's, except where an argument is wrong.
+    "PrivacyError": Exception,
+    "BudgetExhausted": Exception,
+    "DonorOverContribution": Exception,
+    "UnboundedContribution": ValueError,
+    "StepRewritten": Exception,
+    "StaleState": Exception,
+    "ForkedState": Exception,
+    "UnsafeNoise": ValueError,
+    "NotPrivate": TypeError,
 }
 
 
