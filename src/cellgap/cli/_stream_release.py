@@ -150,7 +150,10 @@ class Desk:
             vectors = {}
             for asked in waiting:
                 say(f"step {t} of {self.policy.steps}, {path.name}: {asked.name}")
-                vectors[asked.name] = self._vectors(asked, t, steps, opened)
+                try:
+                    vectors[asked.name] = self._vectors(asked, t, steps, opened)
+                except CellgapError as error:
+                    raise type(error)(f"{path.name}: {error}") from None
             self._write(PLATES, [str(path) for path in paths[: max(t, self.done)]])
             try:
                 for name, offered in vectors.items():

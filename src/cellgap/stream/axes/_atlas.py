@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from pydantic import Field
 
-from cellgap.errors import ConfigError, DataError
+from cellgap.errors import ConfigError, DataError, DesignError
 from cellgap.settings import settings
 from cellgap.space._transform import Transform, transform
 from cellgap.study._measurements import matrix_of, row_bytes, take
@@ -90,6 +90,10 @@ class AtlasCells:
 
     def __init__(self, atlas: Atlas, adata: AnnData) -> None:
         self._atlas, self._adata = atlas, adata
+        if atlas.layer not in (None, "X") and atlas.layer not in adata.layers:
+            # Of a design, which `matrix_of` speaks of, there is none here.
+            layers = ", ".join(repr(name) for name in adata.layers if isinstance(name, str)) or "none"
+            raise DesignError(f"{atlas.path} has no layer {atlas.layer!r}: found {layers}; X is the matrix itself.")
         self._matrix = matrix_of(adata, atlas.layer)
         self.names = tuple(map(str, adata.var_names))
         self.columns: np.ndarray | None = None
