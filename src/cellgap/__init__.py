@@ -6,7 +6,7 @@ Nothing heavy is imported until it is used: ``import cellgap`` and ``cellgap --h
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 _WHERE = {
     "CFGen": "generate",
@@ -40,6 +40,7 @@ _WHERE = {
 }
 _MODULES = {
     "dynamics": "cellgap.dynamics",
+    "embed": "cellgap.embed",
     "encode": "cellgap.encode",
     "generate": "cellgap.generate",
     "errors": "cellgap.errors",
@@ -73,7 +74,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from cellgap import dynamics, encode, errors, generate, ot, report, space, stream, study, train, transport
+    from cellgap import dynamics, embed, encode, errors, generate, ot, report, space, stream, study, train, transport
     from cellgap.dynamics import Intervention, NeuralLaw, Trajectories
     from cellgap.errors import CellgapError
     from cellgap.gap import Gap

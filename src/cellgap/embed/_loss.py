@@ -1,0 +1,164 @@
+"""Contrastive losses on the sphere: InfoNCE, its support-corrected form, and the mixture of both.
+
+Embeddings are rows of unit length, ``tau`` is the temperature. Every loss counts the positive in its denominator, so a
+loss with ``M`` negatives is compared with asymptotic values after ``log M`` is taken off.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+_LOWEST = -1e30
+_SMALL = 1e-12
+_SAFE = 80.0  # the exponential of minus this is far from the smallest float32
+
+
+def normalized(x: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
+    """Return rows of unit length; a row of zeros stays one, with gradient 0."""
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    far = square > _SMALL
+    return jnp.where(far, x * jax.lax.rsqrt(jnp.where(far, square, 1.0)), 0.0)
+
+
+def info_nce(
+    anchor: Float[Array, "n k"],
+    partner: Float[Array, "n k"],
+    negatives: Float[Array, "m k"] | Float[Array, "n m k"],
+    *,
+    tau: float,
+    mask: Bool[Array, "n m"] | None = None,
+) -> Float[Array, " n"]:
+    """Return the loss of every anchor, with the positive in the denominator.
+
+    ``-h.h~/tau + log(exp(h.h~/tau) + sum_j exp(h.h_j/tau))``, by ``logsumexp``, in float32.
+
+    Parameters
+    ----------
+    anchor, partner
+        Embeddings of unit length.
+    negatives
+        The same for all anchors, or each anchor's own: drawn from the support of the pair sampler at the anchor they
+        make the support-corrected loss.
+    tau
+        Temperature.
+    mask
+        Negatives that count; None counts all. Leaving some out changes the law of negatives, and with it the theorem.
+
+    Source
+    ------
+    Oord et al. 2018 (arXiv 1807.03748); Zaliaduonis et al. 2026 (arXiv 2606.04280) for negatives from the support.
+    """
+    positive = jnp.sum(anchor * partner, axis=-1) / tau
+    others = _cosines(anchor, negatives) / tau
+    if mask is not None:
+        others = jnp.where(mask, others, _LOWEST)
+    return jax.nn.logsumexp(jnp.concatenate([positive[:, None], others], axis=1), axis=1) - positive
+
+
+def mixed_info_nce(
+    anchor: Float[Array, "n k"],
+    partner: Float[Array, "n k"],
+    support: Float[Array, "n s k"],
+    marginal: Float[Array, "m k"] | Float[Array, "n m k"],
+    *,
+    tau: float,
+    rho: float,
+) -> Float[Array, " n"]:
+    """Return the loss with a share `rho` of its negatives from the support of the pair sampler, the rest from all.
+
+    Both kinds count by their mean: with ``M = s + m`` negatives the denominator is the positive and
+    ``M (rho mean_s + (1 - rho) mean_m)``, so the share does not depend on how many of each were drawn.
+
+    Parameters
+    ----------
+    anchor, partner
+        Embeddings of unit length.
+    support
+        Each anchor's own negatives.
+    marginal
+        Negatives from the marginal.
+    tau
+        Temperature.
+    rho
+        Between 0 (InfoNCE) and 1 (support-corrected).
+
+    Source
+    ------
+    Zaliaduonis et al. 2026 (arXiv 2606.04280), mixed negatives.
+    """
+    positive = jnp.sum(anchor * partner, axis=-1) / tau
+    near, far = _cosines(anchor, support) / tau, _cosines(anchor, marginal) / tau
+    total = jnp.log(near.shape[1] + far.shape[1])
+    parts = [positive]
+    if rho > 0:
+        parts.append(jax.nn.logsumexp(near, axis=1) + jnp.log(rho / near.shape[1]) + total)
+    if rho < 1:
+        parts.append(jax.nn.logsumexp(far, axis=1) + jnp.log((1 - rho) / far.shape[1]) + total)
+    return jax.nn.logsumexp(jnp.stack(parts), axis=0) - positive
+
+
+def _cosines(
+    anchor: Float[Array, "n k"], negatives: Float[Array, "m k"] | Float[Array, "n m k"]
+) -> Float[Array, "n m"]:
+    if negatives.ndim == 2:
+        return anchor @ negatives.T
+    return jnp.einsum("nk,nmk->nm", anchor, negatives)
+
+
+def two_view_info_nce(first: Float[Array, "n k"], second: Float[Array, "n k"], *, tau: float) -> Float[Array, ""]:
+    """Return the mean loss over both views of a batch: each is an anchor, the other ``2n - 2`` views are negatives.
+
+    The value and gradient of NT-Xent, with work shared that automatic differentiation repeats: the cosines form one
+    symmetric matrix, so one exponential of it serves all anchors, and the gradient is one more product with it. Where
+    ``2 / tau`` would leave the range of float32 the largest cosine is taken off row by row instead.
+
+    Parameters
+    ----------
+    first, second
+        Embeddings of unit length; row i of one is the partner of row i of the other.
+    tau
+        Temperature.
+
+    Source
+    ------
+    Chen et al. 2020 (arXiv 2002.05709).
+    """
+    if 2.0 / tau > _SAFE:
+        both, partners = jnp.concatenate([first, second]), jnp.concatenate([second, first])
+        itself = jnp.eye(len(both), dtype=bool)
+        cosines = jnp.where(itself, _LOWEST, both @ both.T / tau)
+        return jnp.mean(jax.nn.logsumexp(cosines, axis=1) - jnp.sum(both * partners, axis=1) / tau)
+    return _symmetric(first, second, tau)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _symmetric(first: Float[Array, "n k"], second: Float[Array, "n k"], tau: float) -> Float[Array, ""]:
+    return _symmetric_forward(first, second, tau)[0]
+
+
+def _symmetric_forward(first: Float[Array, "n k"], second: Float[Array, "n k"], tau: float):
+    both = jnp.concatenate([first, second])
+    # Cosines are at most 1, so taking 1/tau off keeps every exponential at most 1, and none is lost.
+    shares = jnp.exp((both @ both.T - 1.0) / tau)
+    shares = shares * (1.0 - jnp.eye(len(both), dtype=shares.dtype))
+    total = jnp.sum(shares, axis=1)
+    positive = jnp.sum(first * second, axis=1)
+    loss = jnp.mean(jnp.log(total)) + (1.0 - jnp.mean(positive)) / tau
+    return loss, (both, shares, total)
+
+
+def _symmetric_backward(tau: float, kept, slope: Float[Array, ""]):
+    both, shares, total = kept
+    n, k = len(both) // 2, both.shape[1]
+    inverse = 1.0 / total
+    # Row i is moved as an anchor, by its own softmax, and as a negative of the others, by theirs.
+    sums = shares @ jnp.concatenate([both, both * inverse[:, None]], axis=1)
+    gradient = sums[:, :k] * inverse[:, None] + sums[:, k:]
+    partners = jnp.concatenate([both[n:], both[:n]])
+    gradient = (gradient - 2.0 * partners) * (slope / (tau * 2 * n))
+    return gradient[:n], gradient[n:]
+
+
+_symmetric.defvjp(_symmetric_forward, _symmetric_backward)
