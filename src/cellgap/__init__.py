@@ -15,6 +15,7 @@ _WHERE = {
     "CondOT": "transport",
     "Condition": "study",
     "ConditionalMonge": "transport",
+    "ContrastiveEmbedding": "embed",
     "Design": "study",
     "EntropicMap": "transport",
     "FlowMatching": "transport",
@@ -75,6 +76,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from cellgap import dynamics, embed, encode, errors, generate, ot, report, space, stream, study, train, transport
+    from cellgap.embed import ContrastiveEmbedding
     from cellgap.dynamics import Intervention, NeuralLaw, Trajectories
     from cellgap.errors import CellgapError
     from cellgap.gap import Gap

@@ -65,6 +65,7 @@ def mixed_info_nce(
     *,
     tau: float,
     rho: float,
+    mask: Bool[Array, "n m"] | None = None,
 ) -> Float[Array, " n"]:
     """Return the loss with a share `rho` of its negatives from the support of the pair sampler, the rest from all.
 
@@ -83,6 +84,8 @@ def mixed_info_nce(
         Temperature.
     rho
         Between 0 (InfoNCE) and 1 (support-corrected).
+    mask
+        Negatives from the marginal that count, the same number for every anchor up to chance; None counts all.
 
     Source
     ------
@@ -90,12 +93,15 @@ def mixed_info_nce(
     """
     positive = jnp.sum(anchor * partner, axis=-1) / tau
     near, far = _cosines(anchor, support) / tau, _cosines(anchor, marginal) / tau
-    total = jnp.log(near.shape[1] + far.shape[1])
+    n_far = jnp.float32(far.shape[1])
+    if mask is not None:
+        far, n_far = jnp.where(mask, far, _LOWEST), jnp.sum(mask, axis=1)
+    total = jnp.log(near.shape[1] + n_far)
     parts = [positive]
     if rho > 0:
         parts.append(jax.nn.logsumexp(near, axis=1) + jnp.log(rho / near.shape[1]) + total)
     if rho < 1:
-        parts.append(jax.nn.logsumexp(far, axis=1) + jnp.log((1 - rho) / far.shape[1]) + total)
+        parts.append(jax.nn.logsumexp(far, axis=1) + jnp.log((1 - rho) / n_far) + total)
     return jax.nn.logsumexp(jnp.stack(parts), axis=0) - positive
 
 

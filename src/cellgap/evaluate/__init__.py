@@ -12,6 +12,7 @@ from cellgap.evaluate import metrics
 from cellgap.evaluate._bootstrap import PairedDifference, paired_bootstrap
 from cellgap.evaluate._cluster import local_workers
 from cellgap.evaluate._count_panels import CountPanel, count_panels, export_counts
+from cellgap.evaluate._embedding import embedding_scores
 from cellgap.evaluate._evaluate import evaluate
 from cellgap.evaluate._evaluation import Comparison, Evaluation
 from cellgap.evaluate._forecast_baselines import HeldStart, HeldVelocity, KernelSmooth, TrainingMean, standard_forecasts
@@ -46,6 +47,7 @@ __all__ = [
     "TrainingMean",
     "accessibility_scores",
     "count_panels",
+    "embedding_scores",
     "evaluate",
     "export_counts",
     "forecast_errors",

@@ -88,10 +88,14 @@ class Tower(eqx.Module):
 
     def __call__(self, x: Float[Array, "n n_in"]) -> Float[Array, "n n_out"]:
         """Return the output for every row, with running averages where the norm keeps any."""
+        return self.layers[-1](self.hidden(x))
+
+    def hidden(self, x: Float[Array, "n n_in"]) -> Float[Array, "n width"]:
+        """Return what the last layer sees of every row."""
         for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
             x = layer(x)
             x = self._activated(x if norm is None else norm(x))
-        return self.layers[-1](x)
+        return x
 
     def training(self, x: Float[Array, "n n_in"]) -> tuple[Float[Array, "n n_out"], "Tower"]:
         """Return the output in training, and the tower with its running averages moved."""
