@@ -79,6 +79,21 @@ PATHREG = Peer(
     variable="CELLGAP_PATHREG_PYTHON",
     probe="import numpy, torch, torchdiffeq; assert torchdiffeq.__version__ == '0.2.5'",
 )
+# Its releases do not say which torchvision they need: the one of this torch.
+LIGHTLY = Peer(
+    name="lightly",
+    requirements=(
+        "lightly==1.6.0",
+        "pytorch-metric-learning==2.9.0",
+        "torch==2.13.0",
+        "torchvision==0.28.0",
+        "numpy",
+        "setuptools",  # torch.compile asks for it
+    ),
+    variable="CELLGAP_LIGHTLY_PYTHON",
+    probe="import numpy, torch, pytorch_metric_learning as p, importlib.metadata as i;"
+    " assert i.version('lightly') == '1.6.0' and p.__version__ == '2.9.0'",
+)
 SCANPY = Peer(
     name="scanpy",
     requirements=("scanpy==1.11.5", "anndata", "h5py"),

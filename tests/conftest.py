@@ -16,6 +16,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Nearly all the time of the tests was spent on optimizing programs that then run for a moment: XLA is told not to, here
+# and in the subprocesses. XLA_FLAGS="" tests the programs as users run them.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 # What several tests, workers and subprocesses compile alike is compiled once, and kept for the next run.
 _CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
@@ -33,11 +36,18 @@ def data_root() -> Path | None:
     return root if root.is_dir() else None
 
 
+def memory_maps() -> int:
+    """Return how many memory maps the process has; where the system does not say, more than there can be."""
+    maps = Path("/proc/self/maps")
+    return len(maps.read_bytes().splitlines()) if maps.exists() else 2**16
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_module() -> Iterator[None]:
-    """Let go of compiled programs after every module: each takes memory maps, of which a process has 65,530."""
+    """Let go of compiled programs between modules: each takes memory maps, of which a process has 65,530."""
     yield
-    if "jax" in sys.modules:
+    # The next module uses some of them again; one that compiles much takes 11,000 maps.
+    if "jax" in sys.modules and memory_maps() > 20_000:
         import jax
 
         jax.clear_caches()

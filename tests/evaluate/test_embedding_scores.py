@@ -37,7 +37,7 @@ def scores(cells):
     found = embedding_scores(
         {"mixed": h, "apart": apart, "noise": noise}, obs, labels=["cell_type", "age"], batch="batch", donors="donor"
     )
-    return found.set_index(["embedding", "kind", "factor", "metric"])
+    return found.set_index(["embedding", "kind", "factor", "metric"]).sort_index()
 
 
 def test_one_row_an_embedding_factor_and_metric(scores):

@@ -1,13 +1,15 @@
-"""A run that is stopped in the middle, as by a kill."""
+"""A run that is stopped in the middle, as by a kill, or before its first step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import jax
 import numpy as np
 import pytest
 
 import cellgap.train._fit as loop
+from cellgap.train import FitResult
 
 
 class Stopped(Exception):
@@ -26,6 +28,22 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         yield show
 
     monkeypatch.setattr(loop, "progress_bar", bar)
+
+
+@contextmanager
+def untrained(module: ModuleType) -> Iterator[None]:
+    """Keep the start of what is fitted: the runs that `module` begins end before their first step.
+
+    Nothing is compiled, and what is returned was not moved by rounding either.
+    """
+
+    def no_step(step, state, **options) -> FitResult:
+        assert callable(step)
+        return FitResult(state, state, 0, [], "finished")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "fit", no_step)
+        yield
 
 
 def same(found, expected) -> None:

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import tomli_w
-from interrupted import Stopped, same, stop_at
+from interrupted import Stopped, same, stop_at, untrained
 from small import FULL, RAW, at, screen, study_of, vehicle
 
 from cellgap.encode import OneHot
@@ -19,7 +19,7 @@ from cellgap.ot import bures_map
 from cellgap.settings import from_dict, to_dict
 from cellgap.study import Role, split
 from cellgap.train import Loop
-from cellgap.transport import CellOT, Codes, DualOptimization, FittedCellOT, load
+from cellgap.transport import CellOT, Codes, DualOptimization, FittedCellOT, _each, load
 from cellgap.transport._affine import displacement
 from cellgap.transport._dual import quadratic_starts
 from cellgap.transport._each import Judge, fit_each
@@ -27,8 +27,6 @@ from cellgap.transport._each import Judge, fit_each
 LOOP = Loop(n_steps=20, chunk=5, valid_every=10, checkpoint_every=10)
 QUICK = DualOptimization(loop=LOOP, batch_size=16, inner_steps=2, learning_rate=1e-3)
 MODEL = CellOT(space=RAW, encoder=FULL, hidden=(8, 8), optimization=QUICK)
-# Weights that cannot move: what is left is the start.
-STILL = dataclasses.replace(QUICK, learning_rate=1e-30)
 Z = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
 
 
@@ -58,7 +56,8 @@ def test_the_two_quadratic_starts_of_a_condition_are_its_closed_form_and_the_way
 
 
 def test_before_training_each_condition_has_its_gaussian_map(codes):
-    fitted = dataclasses.replace(MODEL, optimization=STILL).fit_codes(codes, key=jr.key(1))
+    with untrained(_each):
+        fitted = MODEL.fit_codes(codes, key=jr.key(1))
     for moments in codes.moments:
         shift, linear = displacement(moments, moments.control_mean, "gaussian")
         expected = Z + shift + (Z - moments.control_mean) @ linear

@@ -8,22 +8,20 @@ import jax.random as jr
 import numpy as np
 import pytest
 import tomli_w
-from interrupted import Stopped, same, stop_at
+from interrupted import Stopped, same, stop_at, untrained
 from small import FULL, RAW, at, screen, vehicle
 
 from cellgap.errors import ConfigError
 from cellgap.settings import from_dict, to_dict
 from cellgap.study import split
 from cellgap.train import Loop
-from cellgap.transport import Codes, CondOT, DualOptimization, FittedCondOT, load
+from cellgap.transport import Codes, CondOT, DualOptimization, FittedCondOT, _condot, load
 from cellgap.transport._affine import displacement
 from cellgap.transport._condot import _vector
 
 LOOP = Loop(n_steps=20, chunk=5, valid_every=10, checkpoint_every=10)
 QUICK = DualOptimization(loop=LOOP, batch_size=16, inner_steps=2, learning_rate=1e-3)
 MODEL = CondOT(space=RAW, encoder=FULL, hidden=(8, 8), embedding=4, optimization=QUICK)
-# Weights that cannot move: what is left is the start.
-STILL = dataclasses.replace(QUICK, learning_rate=1e-30)
 Z = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
 
 
@@ -39,7 +37,8 @@ def fitted(codes) -> FittedCondOT:
 
 @pytest.fixture(scope="module")
 def start(codes) -> FittedCondOT:
-    return dataclasses.replace(MODEL, optimization=STILL).fit_codes(codes, key=jr.key(1))
+    with untrained(_condot):
+        return MODEL.fit_codes(codes, key=jr.key(1))
 
 
 def test_before_training_a_training_condition_has_its_gaussian_map(start, codes):

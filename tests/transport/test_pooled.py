@@ -7,13 +7,23 @@ import jax.random as jr
 import numpy as np
 import pytest
 import tomli_w
-from interrupted import Stopped, same, stop_at
+from interrupted import Stopped, same, stop_at, untrained
 from small import FULL, QUICK, RAW, at, screen, vehicle
 
 from cellgap.errors import ConditionError, ConfigError, SplitError
 from cellgap.settings import from_dict, to_dict
 from cellgap.study import Role, split
-from cellgap.transport import Codes, FittedPerCondition, FittedPooled, Monge, PerCondition, Pooled, load
+from cellgap.transport import (
+    Codes,
+    FittedPerCondition,
+    FittedPooled,
+    Monge,
+    PerCondition,
+    Pooled,
+    _each,
+    _train_map,
+    load,
+)
 from cellgap.transport._affine import displacement
 
 SHORT = dataclasses.replace(QUICK, loop=dataclasses.replace(QUICK.loop, n_steps=20))
@@ -52,8 +62,8 @@ def test_the_pooled_map_is_one_for_all_conditions_and_turns_controls_into_all_tr
 
 
 def test_it_starts_at_the_gaussian_map_of_the_pooled_cells(codes):
-    still = dataclasses.replace(SHORT, learning_rate=1e-30, loop=dataclasses.replace(SHORT.loop, n_steps=5))
-    fitted = dataclasses.replace(POOLED, optimization=still).fit_codes(codes, key=jr.key(0))
+    with untrained(_train_map):
+        fitted = POOLED.fit_codes(codes, key=jr.key(0))
     moved = fitted.transport(Z, at("anti", 10))
     treated = np.concatenate([codes.cells(c, Role.TRAIN) for c in codes.split.train_conditions])
     controls = np.concatenate([codes.cells(vehicle(line), Role.TRAIN) for line in ("L1", "L2")])
@@ -64,8 +74,8 @@ def test_it_starts_at_the_gaussian_map_of_the_pooled_cells(codes):
 
 
 def test_every_condition_starts_at_its_own_closed_form(codes):
-    still = dataclasses.replace(SHORT, learning_rate=1e-30)
-    fitted = dataclasses.replace(EACH, optimization=still).fit_codes(codes, key=jr.key(0))
+    with untrained(_each):
+        fitted = EACH.fit_codes(codes, key=jr.key(0))
     for moments in codes.moments:
         shift, linear = displacement(moments, moments.control_mean, "gaussian")
         expected = Z + shift + (Z - moments.control_mean) @ linear

@@ -37,6 +37,11 @@ app.command("cellgap.cli._predict:predict", name="predict", help="Write the cell
 app.command("cellgap.cli._evaluate:evaluate", name="evaluate", help="Score a run on what it never saw.")
 app.command("cellgap.cli._generate:app", name="generate", help="Draw cells with chosen attributes as raw counts.")
 app.command(
+    "cellgap.cli._embed:app",
+    name="embed",
+    help="Contrastive representations of cells, with a diagnosis of what their pairs keep and lose.",
+)
+app.command(
     "cellgap.cli._dynamics:app",
     name="dynamics",
     help="Learn a law of cells in time: forecast, network, knock-outs.",

@@ -45,6 +45,8 @@ def fit(
     if run_file is None:
         raise ConfigError("fit needs a run file: `cellgap fit run.toml`; `cellgap fit --example` prints one.")
     run = read_run_file(run_file, changes, folder)
+    if run.model["kind"] == "ContrastiveEmbedding":
+        raise ConfigError("[model] kind 'ContrastiveEmbedding' is no map of cells: see `cellgap embed fit`.")
     fitted = fit_run(run, quiet=quiet)
     if fitted is None:
         if not quiet:
@@ -66,7 +68,7 @@ def fit_run(run: RunFile, *, quiet: bool = False) -> "AbstractMap | None":
         Anything the user got wrong.
     """
     from cellgap.cli._run_folder import MODEL, claim, split_of
-    from cellgap.storage import load
+    from cellgap.storage import load, save
     from cellgap.study import Design, Study
 
     claim(run)
@@ -85,7 +87,7 @@ def fit_run(run: RunFile, *, quiet: bool = False) -> "AbstractMap | None":
         return None
     if getattr(fitted, "stopped", "") == "interrupted":
         return None
-    fitted.save(run.folder, header={"run": run.to_dict()})
+    save(fitted, run.folder, header={"run": run.to_dict()})
     return fitted
 
 

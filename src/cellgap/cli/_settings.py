@@ -27,9 +27,10 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
     ConfigError
         A kind or setting is unknown, or a value is wrong.
     """
-    from cellgap import generate, transport
+    from cellgap import embed, generate, transport
 
-    estimators = {name: getattr(transport, name) for name in ESTIMATORS} | {"CFGen": generate.CFGen}
+    estimators = {name: getattr(transport, name) for name in ESTIMATORS}
+    estimators |= {"CFGen": generate.CFGen, "ContrastiveEmbedding": embed.ContrastiveEmbedding}
     return from_dict(_completed(section, estimators, "[model]", base))
 
 
@@ -62,7 +63,6 @@ ESTIMATORS = (
     "Ensemble",
 )
 
-_JOINED = ("encoder", "structure")  # fields in which a list of encoders is their joint encoder
 _PATHS = (
     *((kind, "source") for kind in ("Table", "ContextTable", "Fingerprint", "Descriptors2D")),
     ("Descriptors2D", "reference"),
@@ -98,11 +98,12 @@ def _completed(values: Any, kinds: Mapping[str, type], where: str, base: Path) -
         if nested and isinstance(value, list) and typing.get_origin(hints[name]) is tuple:
             result[name] = [_completed(item, nested, path, base) for item in value]
         elif nested and isinstance(value, list):
-            if name not in _JOINED:
+            kind_of_all, field = _joined(hints[name])
+            if not kind_of_all:
                 raise ConfigError(f"{path} must be a table, found a list.")
-            joined = [_completed(item, nested, path, base) for item in value]
-            result[name] = {"kind": "Joint", "encoders": joined}
-        elif nested and name in _JOINED and isinstance(value, Mapping) and value.get("kind") == "Joint":
+            parts = [_completed(item, nested, path, base) for item in value]
+            result[name] = {"kind": kind_of_all, field: parts}
+        elif nested and isinstance(value, Mapping) and value.get("kind") == "Joint" == _joined(hints[name])[0]:
             joined = [_completed(item, nested, path, base) for item in value.get("encoders", ())]
             result[name] = {"kind": "Joint", "encoders": joined}
         elif nested:
@@ -125,13 +126,23 @@ def _members() -> dict[str, type]:
     return {name: getattr(transport, name) for name in ESTIMATORS if name != "Ensemble"}
 
 
+def _joined(hint: Any) -> tuple[str, str]:
+    """Return the kind that a list of tables is in a field, and where that keeps them; empty where a list is none."""
+    from cellgap import embed, encode
+
+    known = (hint, *typing.get_args(hint))
+    if encode.AbstractEncoder in known:
+        return "Joint", "encoders"
+    return ("Mixture", "pairs") if embed.AbstractPairs in known else ("", "")
+
+
 def _has_no_default(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _kinds_of(hint: Any) -> dict[str, type]:
     """Return the settings that a field takes: its class, or the classes of its interface; none for plain values."""
-    from cellgap import encode, space
+    from cellgap import embed, encode, space
 
     if encode.AbstractEncoder in (hint, *typing.get_args(hint)):
         by_treatment = (
@@ -148,6 +159,13 @@ def _kinds_of(hint: Any) -> dict[str, type]:
 
         spaces = (space.PCA, space.Genes, space.Autoencoder, space.JointAutoencoder, space.Saved, stream.OnePassPCA)
         return {cls.__name__: cls for cls in spaces}
+    if embed.AbstractPairs in (hint, *typing.get_args(hint)):
+        samplers = (embed.Thin, embed.SameCondition, embed.Neighbour, embed.Restart, embed.Mixture)
+        return {cls.__name__: cls for cls in samplers}
+    if hint is embed.AbstractEncoder:
+        return {cls.__name__: cls for cls in (embed.MLPEncoder, embed.LinearEncoder, embed.ResidualEncoder)}
+    if hint == space.Genes | None:
+        return {"Genes": space.Genes}
     if typing.get_origin(hint) is tuple:
         hint = typing.get_args(hint)[0]
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)

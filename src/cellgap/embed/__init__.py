@@ -3,6 +3,7 @@
 from cellgap.embed import sphere
 from cellgap.embed._contrastive import ContrastiveEmbedding
 from cellgap.embed._diagnose import diagnose
+from cellgap.embed._embedded import Embedded
 from cellgap.embed._encoders import AbstractEncoder, LinearEncoder, MLPEncoder, ResidualEncoder, SphereEncoder
 from cellgap.embed._fitted_embedding import FittedEmbedding
 from cellgap.embed._loss import info_nce, mixed_info_nce, normalized, two_view_info_nce
@@ -32,6 +33,7 @@ __all__ = [
     "Agreement",
     "ContrastiveEmbedding",
     "Direction",
+    "Embedded",
     "Factor",
     "FittedEmbedding",
     "LinearEncoder",

@@ -170,7 +170,7 @@ def _directions(
         shares = sorted(
             ((name, explained(coordinate, v[sample.rows])) for name, v in known.items()), key=lambda s: -s[1]
         )
-        found.append(Direction(float(rho), tuple(genes[i] for i in top), tuple(shares)))
+        found.append(Direction(float(rho), tuple(str(genes[i]) for i in top), tuple(shares)))
     return tuple(found)
 
 

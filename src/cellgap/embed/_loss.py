@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float
 _LOWEST = -1e30
 _SMALL = 1e-12
 _SAFE = 80.0  # the exponential of minus this is far from the smallest float32
+# Entries of the matrix of a batch: up to the first it is computed at once, beyond by blocks of the second, which stay
+# in a core's cache. An accelerator wants large blocks, and blocks only to save its memory.
+_WHOLE_CPU, _BLOCK_CPU, _BLOCK = 2**22, 2**19, 2**28
 
 
 def normalized(x: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
@@ -141,30 +144,89 @@ def two_view_info_nce(first: Float[Array, "n k"], second: Float[Array, "n k"], *
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _symmetric(first: Float[Array, "n k"], second: Float[Array, "n k"], tau: float) -> Float[Array, ""]:
-    return _symmetric_forward(first, second, tau)[0]
+    both = jnp.concatenate([first, second])
+    rows = _block_rows(len(both))
+    if rows < len(both):
+        total, _ = _by_blocks(both, tau, rows, gradient=False)
+    else:
+        total = jnp.sum(_shares(both, both, 0, tau), axis=1)
+    return _value(first, second, total, tau)
 
 
 def _symmetric_forward(first: Float[Array, "n k"], second: Float[Array, "n k"], tau: float):
     both = jnp.concatenate([first, second])
-    # Cosines are at most 1, so taking 1/tau off keeps every exponential at most 1, and none is lost.
-    shares = jnp.exp((both @ both.T - 1.0) / tau)
-    shares = shares * (1.0 - jnp.eye(len(both), dtype=shares.dtype))
-    total = jnp.sum(shares, axis=1)
-    positive = jnp.sum(first * second, axis=1)
-    loss = jnp.mean(jnp.log(total)) + (1.0 - jnp.mean(positive)) / tau
-    return loss, (both, shares, total)
+    rows = _block_rows(len(both))
+    if rows < len(both):
+        total, pull = _by_blocks(both, tau, rows, gradient=True)
+    else:
+        shares = _shares(both, both, 0, tau)
+        total = jnp.sum(shares, axis=1)
+        weighted = both / total[:, None]
+        # One product for both parts of the gradient, see `_by_blocks`.
+        sums = shares @ jnp.concatenate([both, weighted], axis=1)
+        k = both.shape[1]
+        pull = sums[:, :k] / total[:, None] + sums[:, k:]
+    # The gradient costs one product more than the value and frees the matrix; what is kept is as small as the input.
+    return _value(first, second, total, tau), (pull, first, second)
 
 
 def _symmetric_backward(tau: float, kept, slope: Float[Array, ""]):
-    both, shares, total = kept
-    n, k = len(both) // 2, both.shape[1]
-    inverse = 1.0 / total
-    # Row i is moved as an anchor, by its own softmax, and as a negative of the others, by theirs.
-    sums = shares @ jnp.concatenate([both, both * inverse[:, None]], axis=1)
-    gradient = sums[:, :k] * inverse[:, None] + sums[:, k:]
-    partners = jnp.concatenate([both[n:], both[:n]])
-    gradient = (gradient - 2.0 * partners) * (slope / (tau * 2 * n))
-    return gradient[:n], gradient[n:]
+    pull, first, second = kept
+    n = len(first)
+    scale = slope / (tau * 2 * n)
+    return (pull[:n] - 2.0 * second) * scale, (pull[n:] - 2.0 * first) * scale
 
 
 _symmetric.defvjp(_symmetric_forward, _symmetric_backward)
+
+
+def _value(
+    first: Float[Array, "n k"], second: Float[Array, "n k"], total: Float[Array, " both"], tau: float
+) -> Float[Array, ""]:
+    return jnp.mean(jnp.log(total)) + (1.0 - jnp.mean(jnp.sum(first * second, axis=1))) / tau
+
+
+def _shares(rows: Float[Array, "r k"], both: Float[Array, "n k"], start, tau: float) -> Float[Array, "r n"]:
+    """Return ``exp((cosine - 1) / tau)`` of rows `start`, `start` + 1, ... with all, and 0 of each with itself.
+
+    Cosines are at most 1, so every exponential is at most 1, and none is lost.
+    """
+    itself = (start + jnp.arange(len(rows)))[:, None] == jnp.arange(len(both))[None, :]
+    if both.shape[1] <= 4:  # few terms are added in the loop of the exponential: the product would be a pass of its own
+        cosines = sum(rows[:, i, None] * both[None, :, i] for i in range(both.shape[1]))
+    else:
+        cosines = rows @ both.T
+    return jnp.where(itself, 0.0, jnp.exp((cosines - 1.0) / tau))
+
+
+def _block_rows(n: int) -> int:
+    """Return how many rows of the matrix are computed at a time: all, where it is small for the machine's memory."""
+    whole, block = (_WHOLE_CPU, _BLOCK_CPU) if jax.default_backend() == "cpu" else (_BLOCK, _BLOCK)
+    return n if n * n <= whole else max(block // n, 1)
+
+
+def _by_blocks(
+    both: Float[Array, "n k"], tau: float, rows: int, *, gradient: bool
+) -> tuple[Float[Array, " n"], Float[Array, "n k"]]:
+    """Return each row's sum of exponentials and its pull, without ever holding the whole matrix.
+
+    The pull of row i is ``sum_j s_ij (1 / t_i + 1 / t_j) x_j`` with ``t`` the sums: it moves as an anchor, by its own
+    softmax, and as a negative of the others, by theirs. The matrix is symmetric, so a block of rows, once it is summed,
+    serves its own rows for the first part and all rows for the second: one pass, and the block stays in the cache.
+    """
+    n, k = both.shape
+    blocks = -(-n // rows)
+    padded = jnp.pad(both, ((0, blocks * rows - n), (0, 0))).reshape(blocks, rows, k)
+
+    def one(as_negative, given):
+        x, start = given
+        shares = _shares(x, both, start, tau)
+        total = jnp.sum(shares, axis=1)
+        if not gradient:
+            return as_negative, (total, x)
+        real = start + jnp.arange(rows) < n
+        inverse = jnp.where(real, 1.0 / total, 0.0)[:, None]
+        return as_negative + shares.T @ (x * inverse), (total, shares @ both * inverse)
+
+    as_negative, (total, as_anchor) = jax.lax.scan(one, jnp.zeros_like(both), (padded, jnp.arange(blocks) * rows))
+    return total.reshape(-1)[:n], as_anchor.reshape(-1, k)[:n] + as_negative

@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from cellgap.embed._cells import Cells
-from cellgap.embed._pair_sample import projected
+from cellgap.embed._pair_sample import Project, projected
 from cellgap.embed._reference import Reference, _blocks
 from cellgap.embed.pairs import AbstractFittedPairs, AbstractPairs, PairCells
 from cellgap.space import Genes, GeneSpace
@@ -73,7 +72,7 @@ def pair_cells(study: Study, cells: Cells, reference: Reference, rows: Int[np.nd
     return PairCells(study.obs.iloc[rows], treatment, study.is_counts, coordinates_of(cells, reference))
 
 
-def coordinates_of(cells: Cells, project: eqx.Module) -> np.ndarray:
+def coordinates_of(cells: Cells, project: Project) -> np.ndarray:
     """Return the coordinates of all cells, float64."""
     places = np.arange(len(cells))
     parts = [np.asarray(projected(cells, project, jnp.asarray(part, jnp.int32))) for part in _blocks(places)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -206,8 +206,8 @@ class SamplingDiagnosis:
 
     def frame(self) -> pd.DataFrame:
         """Return the factors as a table: name, reach, verdict, role."""
-        rows = [dataclasses.asdict(factor) | {"verdict": factor.verdict} for factor in self.factors]
-        return pd.DataFrame(rows, columns=["name", "reach", "verdict", "role"])
+        columns: Any = ["name", "reach", "verdict", "role"]
+        return pd.DataFrame([[getattr(factor, name) for name in columns] for factor in self.factors], columns=columns)
 
     def __str__(self) -> str:
         head = (
@@ -257,9 +257,9 @@ class SamplingDiagnosis:
         by = {verdict: [f.name for f in self.factors if f.verdict == verdict] for verdict in ("frozen", "moved")}
         told = []
         if by["frozen"]:
-            told.append(f"Pairs never change {', '.join(by['frozen'])}: kept.")
+            told.append("Pairs never change " + ", ".join(by["frozen"]) + ": kept.")
         if by["moved"]:
-            told.append(f"Pairs change {', '.join(by['moved'])} about as often as random pairs do: compressed.")
+            told.append("Pairs change " + ", ".join(by["moved"]) + " about as often as random pairs do: compressed.")
         found = [Sentence("ok", " ".join(told))] if told else []
         for factor in self.factors:
             if factor.role == "nuisance" and factor.reach < FROZEN:

@@ -66,9 +66,9 @@ def train_embedding(
 
         (loss, (moved, alignment)), grads = eqx.filter_value_and_grad(loss_of, has_aux=True)(learnt)
         updates, slots = optimizer.update(grads, slots, learnt)
-        learnt = optax.apply_updates(learnt, updates)
-        net = eqx.combine(learnt, eqx.filter(moved, parameters, inverse=True))
-        return net, slots, {"loss": loss, "alignment": alignment}
+        params: Any = learnt  # modules are trees, which the annotations of optax do not say
+        stepped: Any = eqx.combine(optax.apply_updates(params, updates), eqx.filter(moved, parameters, inverse=True))
+        return stepped, slots, {"loss": loss, "alignment": alignment}
 
     def step(objective: Objective, state: EmbeddingState, key: PRNGKeyArray):
         runs = len(jax.tree.leaves(state.net)[0])

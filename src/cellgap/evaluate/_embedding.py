@@ -1,6 +1,7 @@
 """Embeddings of the same cells side by side: what they keep of the biology, and whether they mix the batches."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from cellgap.errors import ConfigError, DataError
 from cellgap.evaluate._clouds import cloud
 
 _COLUMNS = ("embedding", "kind", "factor", "metric", "value", "chance", "p_value")
-_Row = tuple[str, str, str, float, float, float]
+_Row = tuple[str, float, float, float]  # metric, value, chance, p-value
 
 
 def embedding_scores(
@@ -90,7 +91,7 @@ def embedding_scores(
         raise ConfigError(f"a silhouette needs three cells or more, found most_cells={most_cells}.")
     if not embeddings:
         raise DataError("embedding_scores needs an embedding, found none.")
-    classes = [c for c in columns if not _is_number(obs[c])]
+    told = _Told(obs, k=k, n_folds=n_folds, most_cells=most_cells, seed=seed)
     rows: list[tuple[Any, ...]] = []
     for name, values in embeddings.items():
         h = cloud(values, f"embedding {name!r}")
@@ -98,90 +99,89 @@ def embedding_scores(
             raise DataError(f"embedding {name!r} has {len(h)} cells, but obs has {len(obs)}.")
         try:
             for column in columns:
-                known = obs[column].notna().to_numpy()
-                groups = None if donors is None else obs[donors].to_numpy()[known]
-                shared = {"groups": groups, "n_folds": n_folds, "seed": seed}
-                found = _of_number if column not in classes else _of_classes
-                rows += [(name, "bio", column, *row) for row in found(h[known], obs[column][known], k, shared)]
-                if column in classes:
-                    rows.append((name, "bio", column, *_silhouette(h[known], obs[column][known], most_cells, seed)))
+                rows += [(name, "bio", column, *row) for row in told.kept(h, column, donors)]
             if batch is not None:
-                rows += [
-                    (name, "batch", *row) for row in _of_batch(h, obs, batch, classes, k, n_folds, most_cells, seed)
-                ]
+                rows += [(name, "batch", *row) for row in told.mixed(h, batch, columns)]
         except (ConfigError, DataError) as error:
             error.add_note(f"in the scores of embedding {name!r}")
             raise
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
+    return pd.DataFrame(rows, columns=pd.Index(_COLUMNS))
 
 
-def _is_number(column: pd.Series) -> bool:
-    return pd.api.types.is_float_dtype(column.dtype)
+@dataclass(frozen=True)
+class _Told:
+    """What is known of the cells, and how it is asked for."""
+
+    obs: pd.DataFrame
+    k: int
+    n_folds: int
+    most_cells: int
+    seed: int
+
+    def kept(self, h: np.ndarray, column: str, donors: str | None) -> Iterator[_Row]:
+        """Yield the scores of a column that should be kept."""
+        known = self._known(column)
+        h, groups = h[known], None if donors is None else self.obs[donors].to_numpy()[known]
+        shared = {"groups": groups, "n_folds": self.n_folds, "seed": self.seed}
+        if self._is_number(column):
+            found = ridge_probe(h, self.obs[column].to_numpy(dtype=np.float64)[known], **shared)
+            yield "ridge_r2", found.r2, 0.0, found.p_value
+            return
+        labels = self._classes(column)[known]
+        yield from _of_probe("linear", linear_probe(h, labels, **shared))
+        yield from _of_probe("knn", knn_probe(h, labels, k=self.k, **shared))
+        yield self._silhouette(h, labels)
+
+    def mixed(self, h: np.ndarray, batch: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield the factor and the scores of the batch and of the graph's classes."""
+        known = self._known(batch)
+        labels = self._classes(batch)[known]
+        found = knn_probe(h[known], labels, k=self.k, n_folds=self.n_folds, seed=self.seed)
+        by_chance = 1 / found.n_labels
+        told = max(0.0, (found.balanced_accuracy - by_chance) / (1 - by_chance))
+        yield batch, "knn_accuracy", found.accuracy, found.chance, found.p_value
+        yield batch, "knn_balanced_accuracy", found.balanced_accuracy, by_chance, found.p_value
+        yield batch, "mixing", 1 - told, 1.0, found.p_value
+        yield batch, *self._silhouette(h[known], labels)
+        for column in columns:
+            if not self._is_number(column):
+                yield column, "graph_connectivity", self._connectivity(h, column), float("nan"), float("nan")
+
+    def _known(self, column: str) -> np.ndarray:
+        return self.obs[column].notna().to_numpy()
+
+    def _is_number(self, column: str) -> bool:
+        return pd.api.types.is_float_dtype(self.obs[column].dtype)
+
+    def _classes(self, column: str) -> np.ndarray:
+        return self.obs[column].to_numpy().astype(str)
+
+    def _silhouette(self, h: np.ndarray, labels: np.ndarray) -> _Row:
+        from sklearn.metrics import silhouette_score
+
+        if len(h) > self.most_cells:
+            rows = np.random.default_rng(self.seed).choice(len(h), self.most_cells, replace=False)
+            h, labels = h[rows], labels[rows]
+        n = len(np.unique(labels))
+        value = float(silhouette_score(h, labels)) if 1 < n < len(h) else float("nan")
+        return "silhouette", value, 0.0, float("nan")
+
+    def _connectivity(self, h: np.ndarray, column: str) -> float:
+        """Return the share of a class's cells in its largest component of the graph of neighbors, meaned over them."""
+        from sklearn.neighbors import NearestNeighbors
+
+        graph = sp.csr_matrix(NearestNeighbors(n_neighbors=self.k).fit(h).kneighbors_graph())
+        known, labels, shares = self._known(column), self._classes(column), []
+        for label in np.unique(labels[known]):
+            rows = np.flatnonzero(known & (labels == label))
+            _, part = connected_components(graph[rows][:, rows], directed=True, connection="weak")
+            shares.append(np.bincount(part).max() / len(rows))
+        return float(np.mean(shares))
 
 
-def _of_classes(h: np.ndarray, column: pd.Series, k: int, shared: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    labels = column.astype(str).to_numpy()
-    yield from _of_probe("linear", linear_probe(h, labels, **shared))
-    yield from _of_probe("knn", knn_probe(h, labels, k=k, **shared))
-
-
-def _of_probe(name: str, found: Probe) -> Iterator[tuple[Any, ...]]:
+def _of_probe(name: str, found: Probe) -> Iterator[_Row]:
     n, majority = found.n_labels, found.chance
     yield f"{name}_accuracy", found.accuracy, majority, found.p_value
     yield f"{name}_balanced_accuracy", found.balanced_accuracy, 1 / n, found.p_value
     # Who always says the most frequent class has this F1 there and 0 elsewhere.
     yield f"{name}_macro_f1", found.macro_f1, 2 * majority / (1 + majority) / n, found.p_value
-
-
-def _of_number(h: np.ndarray, column: pd.Series, k: int, shared: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    found = ridge_probe(h, column.to_numpy(dtype=np.float64), **shared)
-    yield "ridge_r2", found.r2, 0.0, found.p_value
-
-
-def _of_batch(
-    h: np.ndarray,
-    obs: pd.DataFrame,
-    batch: str,
-    classes: list[str],
-    k: int,
-    n_folds: int,
-    most_cells: int,
-    seed: int,
-) -> Iterator[tuple[Any, ...]]:
-    known = obs[batch].notna().to_numpy()
-    found = knn_probe(h[known], obs[batch][known].astype(str).to_numpy(), k=k, n_folds=n_folds, seed=seed)
-    by_chance = 1 / found.n_labels
-    yield batch, "knn_accuracy", found.accuracy, found.chance, found.p_value
-    yield batch, "knn_balanced_accuracy", found.balanced_accuracy, by_chance, found.p_value
-    told = max(0.0, (found.balanced_accuracy - by_chance) / (1 - by_chance))
-    yield batch, "mixing", 1 - told, 1.0, found.p_value
-    yield batch, *_silhouette(h[known], obs[batch][known], most_cells, seed)
-    for column in classes:
-        yield column, "graph_connectivity", _connectivity(h, obs[column], k), float("nan"), float("nan")
-
-
-def _silhouette(h: np.ndarray, column: pd.Series, most_cells: int, seed: int) -> _Row:
-    from sklearn.metrics import silhouette_score
-
-    labels = column.astype(str).to_numpy()
-    if len(h) > most_cells:
-        rows = np.random.default_rng(seed).choice(len(h), most_cells, replace=False)
-        h, labels = h[rows], labels[rows]
-    n = len(np.unique(labels))
-    value = float(silhouette_score(h, labels)) if 1 < n < len(h) else float("nan")
-    return "silhouette", value, 0.0, float("nan")
-
-
-def _connectivity(h: np.ndarray, column: pd.Series, k: int) -> float:
-    """Return the share of a class's cells in its largest component of the graph of neighbors, meaned over classes."""
-    from sklearn.neighbors import NearestNeighbors
-
-    graph = sp.csr_matrix(NearestNeighbors(n_neighbors=k).fit(h).kneighbors_graph())
-    known = column.notna().to_numpy()
-    labels = column.astype(str).to_numpy()
-    shares = []
-    for label in np.unique(labels[known]):
-        rows = np.flatnonzero(known & (labels == label))
-        _, part = connected_components(graph[rows][:, rows], directed=True, connection="weak")
-        shares.append(np.bincount(part).max() / len(rows))
-    return float(np.mean(shares))

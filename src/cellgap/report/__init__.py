@@ -5,6 +5,7 @@ Knows arrays, frames and `Gap` only; who fills a `ReportData` need not have used
 
 from cellgap.report._data import DoseCurve, PopulationView, ReportData
 from cellgap.report._dynamics import Course, DynamicsData, KnockOuts, write_dynamics_report
+from cellgap.report._embedding import EmbeddingData, write_embedding_report
 from cellgap.report._generation import GenerationData, OtherModality, write_generation_report
 from cellgap.report._page import write_report
 from cellgap.report._release import ReleaseData, ReleasedStatistic, write_release_report
@@ -15,6 +16,7 @@ __all__ = [
     "Course",
     "DoseCurve",
     "DynamicsData",
+    "EmbeddingData",
     "GenerationData",
     "KnockOuts",
     "OtherModality",
@@ -25,6 +27,7 @@ __all__ = [
     "StreamData",
     "shown_conditions",
     "write_dynamics_report",
+    "write_embedding_report",
     "write_generation_report",
     "write_release_report",
     "write_report",

@@ -53,7 +53,7 @@ class Mixture(AbstractPairs):
             members=members,
             shares=jnp.asarray(weights / np.maximum(weights.sum(1, keepdims=True), 1e-12), jnp.float32),
             parts=jnp.asarray(sizes / np.maximum(sizes.sum(1, keepdims=True), 1e-12), jnp.float32),
-            able=able.any(axis=1),
+            able=np.asarray(able.any(axis=1)),
             sizes=sizes.sum(axis=1),
             thins=any(member.thins for member in members),
             hides=any(member.hides for member in members),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
@@ -89,15 +90,15 @@ def asymptotic_loss(
     negatives: Any,
     tau: float,
 ) -> AsymptoticLoss:
-    """Return the asymptotic loss of a map, estimated from samples, in float64.
+    """Return the asymptotic loss of a map, estimated from samples.
 
-    Negatives from the marginal give the plain loss, each anchor's own negatives from the support of the sampler the
+    Sums are in float64. Negatives from the marginal give the plain loss, each anchor's own negatives from the support of the sampler the
     support-corrected one. The logarithm of a mean over m negatives lies below its limit by ``O(1/m)``.
 
     Parameters
     ----------
     h
-        The map, from (n, k) to unit rows (n, d); None: the arrays are embeddings already.
+        The map of JAX arrays, from (n, k) to unit rows (n, d); None: the arrays are embeddings already.
     z, partner
         Anchors and their partners, (n, k).
     negatives
@@ -118,7 +119,7 @@ def asymptotic_loss(
     negatives from the support.
     """
     refuse_cold(tau)
-    z, partner, negatives = (np.asarray(a) for a in (z, partner, negatives))
+    z, partner, negatives = (jnp.asarray(a) for a in (z, partner, negatives))
     own = negatives.ndim == 3
     if z.shape != partner.shape or negatives.shape[-1] != z.shape[-1] or (own and len(negatives) != len(z)):
         raise DataError(

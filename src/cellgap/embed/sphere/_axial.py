@@ -4,7 +4,7 @@ The frozen coordinate is ``c``, the first, and ``s = sqrt(1 - c^2)``; a point is
 ``(a(c), b(c) e^{i (psi(c) + phi)})``, or without ``phi`` where it drops what varies. Everything is float64 quadrature.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,7 +194,7 @@ def best_stretch(
 
 
 def stretch_table(
-    rhos: Sequence[float], *, tau: float, kappa: float, concentration: Concentration = "ambient"
+    rhos: Iterable[float], *, tau: float, kappa: float, concentration: Concentration = "ambient"
 ) -> tuple[Stretch, ...]:
     """Return the best stretch for every share of negatives from the support.
 

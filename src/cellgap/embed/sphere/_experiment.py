@@ -23,6 +23,7 @@ from cellgap.embed._metrics import (
     mean_correlation_coefficient,
     procrustes_error,
 )
+from cellgap.embed.sphere._asymptotic import loss_floor
 from cellgap.embed.sphere._draws import uniform
 from cellgap.embed.sphere._generators import AbstractGenerator, IdentityGenerator
 from cellgap.embed.sphere._networks import Encoder, SphereEncoder
@@ -35,8 +36,9 @@ from cellgap.train import Loop, fit, run_fingerprint
 Loss = Literal["infonce", "corrected", "mixed"]
 _Positive = Annotated[float, Field(gt=0)]
 _Count = Annotated[int, Field(ge=1)]
-# Of the final evaluation: latents for the metrics, anchors for the loss in blocks, negatives, anchors that share some.
-_LATENTS, _ANCHORS, _BLOCKS, _NEGATIVES, _SHARED = 2048, 16_384, 16, 2048, 64
+# Of the final evaluation: latents for the metrics, anchors for the loss in blocks, negatives from the marginal and
+# from the support, anchors that share the latter.
+_LATENTS, _ANCHORS, _BLOCKS, _MARGINAL, _SUPPORT, _SHARED = 2048, 32_768, 16, 2048, 512, 64
 
 
 class SphereState(eqx.Module):
@@ -73,6 +75,10 @@ class SphereResult:
         Mean cosine of anchor and partner.
     loss
         That of the experiment, with the logarithm of the number of negatives taken off.
+    matched
+        The same of every orthogonal map, over the same draws: its sampling error is shared with `loss`.
+    floor
+        What no map goes below (`loss_floor`); NaN unless the loss is InfoNCE.
     latents, embeddings
         (n, k) and (seeds, n, k).
     encoder
@@ -91,6 +97,8 @@ class SphereResult:
     procrustes: Float[np.ndarray, " s"]
     alignment: Float[np.ndarray, " s"]
     loss: Float[np.ndarray, " s"]
+    matched: float
+    floor: float
     latents: Float[np.ndarray, "n k"]
     embeddings: Float[np.ndarray, "s n k"]
     encoder: SphereEncoder
@@ -113,7 +121,7 @@ class SphereResult:
         DataError
             There is one run only.
         """
-        return agreement(self.embeddings)
+        return agreement(list(self.embeddings))
 
 
 @settings
@@ -297,23 +305,30 @@ class SphereExperiment:
         self, encoder: SphereEncoder, key: PRNGKeyArray, history: list[dict[str, float]], stopped: str
     ) -> SphereResult:
         key_latents, key_loss = jr.split(key)
-        z = uniform(key_latents, _LATENTS, self.k)
+        z, keys = uniform(key_latents, _LATENTS, self.k), jr.split(key_loss, _BLOCKS)
         near, far = self.loss != "infonce", self.loss != "corrected"
         shared = _SHARED if near and self._disjoint else 1
         # Supports that overlap are drawn for every anchor, which is dear: fewer anchors.
         groups = _ANCHORS // (_BLOCKS * (shared if shared > 1 or not near else _SHARED))
 
+        def draw(key: PRNGKeyArray) -> _Draw:
+            return self._draw(key, groups, shared, _SUPPORT * near, _MARGINAL * far)
+
         def block(encoder: SphereEncoder, key: PRNGKeyArray):
-            drawn = self._draw(key, groups, shared, _NEGATIVES * near, _NEGATIVES * far)
-            h = jax.tree.map(lambda z: encoder(self._seen(z.reshape(-1, self.k))).reshape(z.shape), drawn)
+            h = jax.tree.map(lambda z: encoder(self._seen(z.reshape(-1, self.k))).reshape(z.shape), draw(key))
             return jnp.mean(self._losses(h)), jnp.mean(jnp.sum(h.anchor * h.partner, axis=-1))
 
         def one(encoder: SphereEncoder):
-            losses, cosines = jax.lax.map(partial(block, encoder), jr.split(key_loss, _BLOCKS))
+            losses, cosines = jax.lax.map(partial(block, encoder), keys)
             return encoder(self._seen(z)), jnp.mean(losses), jnp.mean(cosines)
 
-        h, loss, alignment = eqx.filter_jit(lambda encoders: jax.lax.map(one, encoders))(encoder)
-        total = _NEGATIVES * (near + far)
+        def every(encoders: SphereEncoder):
+            # Losses do not change under orthogonal maps, so that of the latents themselves is that of all of them.
+            matched = jnp.mean(jax.lax.map(lambda key: jnp.mean(self._losses(draw(key))), keys))
+            return matched, *jax.lax.map(one, encoders)
+
+        matched, h, loss, alignment = eqx.filter_jit(every)(encoder)
+        log_m = float(np.log(_SUPPORT * near + _MARGINAL * far))
         latents, embeddings = np.asarray(z, np.float64), np.asarray(h, np.float64)
         fits = [linear_r2(latents, e) for e in embeddings]
         return SphereResult(
@@ -323,7 +338,9 @@ class SphereExperiment:
             angle_error=np.array([angle_preservation_error(latents, e) for e in embeddings]),
             procrustes=np.array([procrustes_error(latents, e) for e in embeddings]),
             alignment=np.asarray(alignment, np.float64),
-            loss=np.asarray(loss, np.float64) - np.log(total),
+            loss=np.asarray(loss, np.float64) - log_m,
+            matched=float(matched) - log_m,
+            floor=float("nan") if near else loss_floor(self.k, self.tau),
             latents=latents,
             embeddings=embeddings,
             encoder=encoder,
