@@ -106,7 +106,9 @@ def rows_of(name: str, steps: int, seed: int) -> pd.DataFrame:
     factors = {"cell_type": "cell_type", "donor": str(design.donor)}
     if design.treatment != ():
         factors["treatment"] = "condition"
-    codes = {f: np.unique(study.obs[c].astype(str).to_numpy()[test], return_inverse=True)[1] for f, c in factors.items()}
+    codes = {
+        f: np.unique(study.obs[c].astype(str).to_numpy()[test], return_inverse=True)[1] for f, c in factors.items()
+    }
     reference = {f: information(neighbour_votes(pcs, c), c) for f, c in codes.items()}
     found = []
     for words, pairs in samplers.items():
@@ -141,14 +143,17 @@ def main() -> None:
     rows = pd.concat([rows_of(name, 200 if args.quick else args.steps, args.seed) for name in names])
     judged = rows[rows["verdict"] != "partly moved"]
     right = judged["held"] == (judged["verdict"] == "frozen")
-    shown = rows.round(3)
-    say(table(["set", "pairs", "factor", "reach", "verdict", "information", "held", "knn"],
-              shown[["set", "pairs", "factor", "reach", "verdict", "information", "held", "knn"]].values.tolist()))  # fmt: skip
+    shown = ["set", "pairs", "factor", "reach", "verdict", "information", "held", "knn"]
+    table("verdicts before training, and what the embedding holds", rows[shown].values.tolist(), shown)
     for verdict, part in judged.groupby("verdict"):
         bar(f"{verdict}: share of the reference's information, median", part["information"].median())
     for name, part in right.groupby(judged["set"]):
         bar(f"{name}: verdicts that the probe confirms, of {len(part)}", part.mean())
-    bar(f"samplers of pairs, {len(judged)} verdicts on factors", float(rows.groupby("set")["pairs"].nunique().sum()), ">= 6")
+    bar(
+        f"samplers of pairs, {len(judged)} verdicts on factors",
+        float(rows.groupby("set")["pairs"].nunique().sum()),
+        ">= 6",
+    )
     bar(f"verdicts that the probe confirms, of {len(judged)}", float(right.mean()), ">= 0.9")
 
 
