@@ -11,7 +11,8 @@ and `SameCondition(by=type, across=batch)`, told the types as scANVI is: how wel
 Of the perturbed sets also `SameCondition(across="donor")`, told the condition: fitted twice on one half of the donors,
 and all probes learn on that half and are asked about the other. PCA and scVI know no condition; they have seen the
 counts of all donors. Everything is fitted once.
-Latents of the peers are kept in `benchmarks/out` under a digest of the cells.
+Latents of the peers are kept in `benchmarks/out` under a digest of the cells, so that they are trained once; ours are
+kept there too, and taken from there with --reuse only.
 """
 
 import argparse
@@ -32,8 +33,6 @@ from anndata import AnnData
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import cellgap as cg
 from bars import Bar
@@ -97,8 +96,12 @@ def components(adata: AnnData) -> np.ndarray:
     return PCA(30, random_state=0).fit_transform(x).astype(np.float32)
 
 
-def embedded(adata: AnnData, cells: Cells, pairs: AbstractPairs, rows: np.ndarray | None = None) -> np.ndarray:
-    """Return the embedding of all cells, fitted on all or on these rows."""
+def embedded(
+    adata: AnnData, cells: Cells, pairs: AbstractPairs, rows: np.ndarray | None = None, *, kept: Path, reuse: bool
+) -> np.ndarray:
+    """Return the embedding of all cells, fitted on all or on these rows, or as it was kept."""
+    if reuse and kept.exists():
+        return np.load(kept)
     if cells.condition is None:
         design = cg.Design(context=(cells.types,), donor=cells.batch, counts="X")
     else:
@@ -108,15 +111,21 @@ def embedded(adata: AnnData, cells: Cells, pairs: AbstractPairs, rows: np.ndarra
     fitted = ContrastiveEmbedding(pairs=pairs).fit(cg.Study(known, design), key=jr.key(0))
     trained = fitted.sampling.trained
     say(f"  {pairs}: {time.process_time() - began:.0f} CPU-s, best step {fitted.best_step}, {trained}")
-    return fitted.encode(adata)
+    encoded = fitted.encode(adata)
+    OUT.mkdir(exist_ok=True)
+    np.save(kept, encoded)
+    return encoded
 
 
-def ours(adata: AnnData, cells: Cells) -> dict[str, np.ndarray]:
+def ours(name: str, adata: AnnData, cells: Cells, *, reuse: bool) -> dict[str, np.ndarray]:
     """Return our embeddings of all cells by name."""
     pairs = {OURS: Thin() | Neighbour(across=(cells.batch,)), BLIND: Thin()}
     if cells.types != cells.condition:
         pairs[TOLD] = SameCondition(by=(cells.types,), across=(cells.batch,))
-    return {name: embedded(adata, cells, pair) for name, pair in pairs.items()}
+    return {
+        way: embedded(adata, cells, pair, kept=OUT / f"embed-{name}-ours-{i}.npy", reuse=reuse)
+        for i, (way, pair) in enumerate(pairs.items())
+    }
 
 
 def peers(name: str, adata: AnnData, cells: Cells, python: str) -> dict[str, np.ndarray]:
@@ -148,19 +157,23 @@ def by_scib(found: dict[str, np.ndarray], adata: AnnData, cells: Cells, python: 
     return pd.DataFrame(scored["scores"]).T
 
 
-def other_half(adata: AnnData, cells: Cells, found: dict[str, np.ndarray]) -> pd.DataFrame:
+def other_half(name: str, adata: AnnData, cells: Cells, found: dict[str, np.ndarray], *, reuse: bool) -> pd.DataFrame:
     """Return accuracies on donors that neither probes nor the pairs told the condition saw, meaned over halves."""
     donors = adata.obs[cells.batch].to_numpy()
     names = np.unique(donors)
     rows = []
-    for half in (names[::2], names[1::2]):
+    for i, half in enumerate((names[::2], names[1::2])):
         known = np.isin(donors, half)
-        fitted = embedded(adata, cells, SameCondition(across=(cells.batch,)), np.flatnonzero(known))
+        kept = OUT / f"embed-{name}-half-{i}.npy"
+        pairs = SameCondition(across=(cells.batch,))
+        fitted = embedded(adata, cells, pairs, np.flatnonzero(known), kept=kept, reuse=reuse)
         for way, h in {**found, TOLD_CONDITION: fitted}.items():
+            # Scaled as `cellgap.embed.linear_probe` scales: one factor for all directions.
+            h = (h - h[known].mean(axis=0)) / np.sqrt(np.mean(np.var(h[known], axis=0)))
             for label in cells.labels:
                 y = adata.obs[label].to_numpy()
                 for probe, model in (
-                    ("linear", make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))),
+                    ("linear", LogisticRegression(max_iter=2000)),
                     ("knn", KNeighborsClassifier(15)),
                 ):
                     told = model.fit(h[known], y[known]).predict(h[~known])
@@ -168,11 +181,12 @@ def other_half(adata: AnnData, cells: Cells, found: dict[str, np.ndarray]) -> pd
     return pd.DataFrame(rows).groupby(["way", "of"], sort=False)["accuracy"].mean().unstack("of")
 
 
-def scored(name: str, cells: Cells, pythons: dict[str, str]) -> None:
+def scored(name: str, cells: Cells, pythons: dict[str, str], *, reuse: bool) -> None:
     """Fit everything on one set, print its tables and bars."""
     adata = read(cells)
     say(f"{name}: {adata.n_obs} cells x {adata.n_vars} genes")
-    found = {START: components(adata), **peers(name, adata, cells, pythons[SCVI.name]), **ours(adata, cells)}
+    found = {START: components(adata), **peers(name, adata, cells, pythons[SCVI.name])}
+    found |= ours(name, adata, cells, reuse=reuse)
     if TOLD not in found:
         found.pop(TOLD_PEER)  # its types would be the conditions that are asked for
     scores = embedding_scores(found, adata.obs, labels=cells.labels, batch=cells.batch, donors=cells.held)
@@ -204,7 +218,7 @@ def scored(name: str, cells: Cells, pythons: dict[str, str]) -> None:
     if cells.condition is not None:
         found.pop(TOLD, None)  # it was told the types of both halves
         found.pop(TOLD_PEER, None)
-        halves = other_half(adata, cells, found)
+        halves = other_half(name, adata, cells, found, reuse=reuse)
         table(f"{name}: donors of the other half", list(halves.itertuples()), ("embedding", *halves.columns))
         for column in halves:
             excess = halves.loc[TOLD_CONDITION, column] - halves.loc[PEER, column]
@@ -218,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default=",".join(SETS), help=f"of {', '.join(SETS)}")
     parser.add_argument("--peers-only", action="store_true", help="train what is kept in benchmarks/out, and stop")
+    parser.add_argument("--reuse", action="store_true", help="take our embeddings of the last run, to score them again")
     args, _ = parser.parse_known_args()
     names = args.sets.split(",")
     if unknown := [name for name in names if name not in SETS]:
@@ -228,7 +243,7 @@ def main() -> None:
         if args.peers_only:
             peers(name, read(SETS[name]), SETS[name], pythons[SCVI.name])
         else:
-            scored(name, SETS[name], pythons)
+            scored(name, SETS[name], pythons, reuse=args.reuse)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from sklearn.neighbors import NearestNeighbors
 import cellgap as cg
 from bars import Bar
 from cellgap.embed import Neighbour, Restart, SameCondition, Thin
-from cellgap.study import Role
 from cellgap.train import Loop
 from children import say, table
 from real_sets import data_root
@@ -99,26 +98,25 @@ def smoothed(votes: np.ndarray, codes: np.ndarray, voters: np.ndarray) -> np.nda
 def rows_of(name: str, steps: int, seed: int) -> pd.DataFrame:
     """Return one row a sampler and factor."""
     path, design, extra, samplers = SETS[name]
-    study = cg.Study(anndata.read_h5ad(data_root() / path), design)
-    split = cg.split.in_distribution(study, test=0.3, seed=seed)
-    test = split.cells(Role.TEST)
-    pcs = cg.space.PCA(dim=30).fit(split).encode(study.adata, test)
+    cells = anndata.read_h5ad(data_root() / path)
+    order = np.random.default_rng(seed).permutation(cells.n_obs)
+    test, train = (cells[np.sort(part)].copy() for part in np.split(order, [int(0.3 * cells.n_obs)]))
+    study = cg.Study(train, design)
+    pcs = cg.space.PCA(dim=30).fit(cg.split.everything(study)).encode(test)
     factors = {"cell_type": "cell_type", "donor": str(design.donor)}
     if design.treatment != ():
         factors["treatment"] = "condition"
-    codes = {
-        f: np.unique(study.obs[c].astype(str).to_numpy()[test], return_inverse=True)[1] for f, c in factors.items()
-    }
+    codes = {f: np.unique(test.obs[c].astype(str), return_inverse=True)[1] for f, c in factors.items()}
     reference = {f: information(neighbour_votes(pcs, c), c) for f, c in codes.items()}
     found = []
     for words, pairs in samplers.items():
         start = time.process_time()
         embedding = cg.ContrastiveEmbedding(
             pairs=pairs, factors=extra, tau=TAU, loop=Loop(n_steps=steps, chunk=50, valid_every=100)
-        ).fit(split, key=jr.key(seed))
+        ).fit(study, key=jr.key(seed))
         reach = embedding.sampling.reach | {"donor": embedding.sampling.reach[str(design.donor)]}
         verdicts = {f.name: f.verdict for f in embedding.sampling.factors}
-        h = embedding.encode(study.adata, test).astype(float)
+        h = embedding.encode(test).astype(float)
         for factor, code in codes.items():
             verdict = verdicts[str(design.donor) if factor == "donor" else factor]
             share = information(kernel_votes(h, code), code) / reference[factor]

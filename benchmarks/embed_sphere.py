@@ -206,7 +206,7 @@ def main() -> None:
     if args.full:
         base = SphereExperiment(batch_size=2000, n_steps=5000, n_seeds=5, anchors_per_support=20, n_support=200)
     else:
-        sizes = {"n_steps": 60, "n_seeds": 1} if args.quick else {"n_steps": 1000, "n_seeds": 3}
+        sizes = {"n_steps": 60, "n_seeds": 1} if args.quick else {"n_steps": 1500, "n_seeds": 3}
         base = SphereExperiment(
             widths=(128, 128, 128), batch_size=512, anchors_per_support=16, n_support=48, chunk=20, **sizes
         )

@@ -47,7 +47,7 @@ def programs_of_a_module() -> Iterator[None]:
     """Let go of compiled programs between modules: each takes memory maps, of which a process has 65,530."""
     yield
     # The next module uses some of them again; one that compiles much takes 11,000 maps.
-    if "jax" in sys.modules and memory_maps() > 20_000:
+    if "jax" in sys.modules and memory_maps() > 10_000:
         import jax
 
         jax.clear_caches()

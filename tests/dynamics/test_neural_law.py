@@ -449,7 +449,7 @@ def test_a_screen_of_second_order_starts_as_a_forecast_does(swinging):
 @pytest.mark.slow
 def test_windows_learnt_starts_and_batches():
     noisy = SYSTEM.simulate(6, np.linspace(0, 6, 25), seed=0, noise=0.02)
-    how = small(window=4, stride=4, starts="learnt", training=training(150, batch_size=16))
+    how = small(window=4, stride=4, starts="learnt", training=training(160, batch_size=16))
     fitted = how.fit(noisy, key=jr.key(0))
     assert fitted.error(noisy) < 0.5 * noisy.states.var(0).mean()
     assert fitted.horizon == 6.0

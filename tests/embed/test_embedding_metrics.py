@@ -298,12 +298,24 @@ def test_a_rare_label_is_held_out_as_often_as_it_can():
 
 @settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_linear_probe_is_the_same_for_every_linear_map(seed):
+def test_probes_are_the_same_for_every_rotation_and_scale(seed):
     h, labels = blobs(80, seed=seed, apart=1.5, k=3)
-    mixed = h @ (rotation(3, seed) * [1.0, 0.1, 10.0]) + 7
-    wider = np.c_[mixed, mixed[:, :1]]  # a direction without spread
-    assert linear_probe(wider, labels).accuracy == pytest.approx(linear_probe(h, labels).accuracy, abs=1e-9)
-    assert knn_probe(h @ rotation(3, seed), labels) == knn_probe(h, labels)
+    turned = 30 * h @ rotation(3, seed)
+    wider = np.c_[turned + 7, np.ones(80)]  # a direction without spread changes the mean variance alone
+    assert linear_probe(turned + 7, labels).accuracy == pytest.approx(linear_probe(h, labels).accuracy, abs=1e-9)
+    assert knn_probe(wider, labels) == knn_probe(h, labels)
+    values = h[:, 0] + np.sin(h[:, 1])
+    assert ridge_probe(turned + 7, values).r2 == pytest.approx(ridge_probe(h, values).r2, rel=1e-9)
+
+
+def test_directions_that_hold_little_stay_small():
+    # Donors differ in a direction that is narrow within them: scaled up, the shift would drown the label.
+    rng = np.random.default_rng(0)
+    labels, donors = np.tile([0, 1], 100), np.repeat([0, 1], 100)
+    h = np.c_[2.0 * labels + rng.normal(size=200), 0.1 * donors + 1e-3 * rng.normal(size=200) + 1e-3 * labels]
+    assert linear_probe(h, labels, groups=donors).accuracy > 0.8
+    constant = linear_probe(np.ones((200, 2)), labels)
+    assert constant.accuracy == 0.5 and constant.p_value == 1
 
 
 def test_linear_and_nearest_neighbor_probes_tell_different_things():

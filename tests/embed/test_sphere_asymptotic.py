@@ -48,15 +48,16 @@ def test_every_orthogonal_map_has_the_matched_value():
     z = uniform(jr.key(0), 1_000_000, 3)
     partner = VonMisesFisher(KAPPA).partner(jr.key(1), z)
     negatives = uniform(jr.key(2), 4000, 3)
-    aligned = float(jnp.mean(jnp.sum(z * partner, axis=1)))
+    # Alignment over a million pairs, uniformity over a million cosines.
+    cosines = jnp.sum(z * partner, axis=1)
+    aligned = float(jnp.mean(cosines))
     assert matched_value(3, TAU, aligned) == pytest.approx(MATCHED, abs=5e-3)
     for key in jr.split(jr.key(3), 20):
         h = orthogonal(key, 3)
         np.testing.assert_allclose(h(jnp.eye(3)) @ h(jnp.eye(3)).T, np.eye(3), atol=1e-6)
-        # Alignment over a million pairs, uniformity over a million cosines.
-        moved = float(jnp.mean(jnp.sum(h(z) * h(partner), axis=1)))
+        np.testing.assert_allclose(jnp.sum(h(z[:1000]) * h(partner[:1000]), axis=1), cosines[:1000], atol=1e-6)
         spread = asymptotic_loss(h, z[:250], partner[:250], negatives, TAU).uniformity
-        assert spread - moved / TAU == pytest.approx(MATCHED, abs=5e-3)
+        assert spread - aligned / TAU == pytest.approx(MATCHED, abs=5e-3)
 
 
 def test_no_map_spreads_better_than_evenly():
@@ -99,13 +100,6 @@ def test_fibre_isometries_tie_with_the_identity_under_the_corrected_loss(k, n_fr
         identity, abs=1e-5
     )
     assert asymptotic_loss(lambda x: frozen_only(x, n_frozen), z, partner, support, TAU).value > identity + 0.1
-
-
-def test_samples_agree_with_quadrature_for_the_corrected_loss():
-    z = uniform(jr.key(13), 4000, 3)
-    sampler = Frozen(KAPPA)
-    found = asymptotic_loss(None, z, sampler.partner(jr.key(14), z), sampler.support(jr.key(15), z, 1000), TAU)
-    assert found.value + np.log(2000) == pytest.approx(6.99258, abs=0.03)
 
 
 def test_finite_numbers_of_negatives_come_near_as_one_over_m():

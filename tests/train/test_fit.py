@@ -55,6 +55,25 @@ def test_a_chunk_that_does_not_divide_the_steps_and_one_longer_than_the_run(plai
     assert [row["step"] for row in longer.history] == [5]
 
 
+def test_a_start_of_weakly_typed_numbers_is_one_program_for_all_chunks():
+    """``jnp.full(2, 0.5)`` gives way to other types, the sum with an array does not: a second type is compiled anew."""
+    traced: dict[str, int] = {"step": 0, "validate": 0}
+
+    def halved(state, key):
+        traced["step"] += 1
+        return state * jnp.ones(2) / 2, {"loss": jnp.sum(state)}
+
+    def judged(state):
+        traced["validate"] += 1
+        return {"valid": jnp.sum(state)}
+
+    begin = jnp.full(2, 0.5)
+    assert begin.weak_type
+    done = fit(halved, begin, key=jr.key(0), loop=Loop(n_steps=6, chunk=2, valid_every=2), validate=judged)
+    np.testing.assert_array_equal(done.state, [0.5**7] * 2)
+    assert traced == {"step": 1, "validate": 1}
+
+
 def test_another_key_another_run(plain):
     done = fit(step, start(), key=jr.key(KEY + 1), loop=LOOP)
     assert np.abs(done.state.weights - plain[0][-1].weights).max() > 1e-4

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 from pydantic import Field, model_validator
 
 from cellgap.embed._cells import Cells
@@ -171,7 +171,7 @@ class ContrastiveEmbedding:
         self._refuse_collapse(prepared)
         key_sampling, key_net, key_run, key_read = jr.split(key, 4)
         sampling = diagnosed(
-            prepared, str(self.pairs), divided.study, keep=self.keep, nuisance=self.nuisance, factors=self.factors,
+            prepared, self.pairs, divided.study, keep=self.keep, nuisance=self.nuisance, factors=self.factors,
             n_pairs=self.n_pairs, tau=self.tau, key=key_sampling,
         )  # fmt: skip
         objective = self._objective(prepared)
@@ -245,7 +245,7 @@ class ContrastiveEmbedding:
     def _networks(self, n_in: int, key: PRNGKeyArray) -> SphereEncoder:
         """Return networks at their start, one a run, as one tree."""
 
-        def initialized(keys: PRNGKeyArray) -> Any:
+        def initialized(keys: Key[Array, " runs"]) -> Any:
             return eqx.filter_vmap(lambda k: self.encoder.build(n_in, self.dim, k))(keys)
 
         return eqx.filter_jit(initialized)(jr.split(key, self.n_runs))

@@ -70,14 +70,14 @@ def diagnose(
     check_factors(divided.study, keep, nuisance, factors)
     prepared = prepare(divided, pairs, genes or default_genes(divided.study), reference_dim, divided.cells(Role.TRAIN))
     return diagnosed(
-        prepared, str(pairs), divided.study, keep=keep, nuisance=nuisance, factors=factors, n_pairs=n_pairs, tau=tau,
+        prepared, pairs, divided.study, keep=keep, nuisance=nuisance, factors=factors, n_pairs=n_pairs, tau=tau,
         key=key,
     )  # fmt: skip
 
 
 def diagnosed(
     prepared: Prepared,
-    words: str,
+    sampler: AbstractPairs,
     study: Study,
     *,
     keep: Sequence[str],
@@ -98,7 +98,9 @@ def diagnosed(
         rows = np.resize(rng.permutation(anchors), n_pairs)
     sample = sample_pairs(pairs, cells, reference, rows, key_pairs)
     spectrum = moved_variance(sample.x, sample.y)
-    names = tuple(dict.fromkeys((*study.context_names, *_columns(study, (*factors, *keep, *nuisance)))))
+    names = tuple(
+        dict.fromkeys((*study.context_names, *_columns(study, (*sampler.columns, *factors, *keep, *nuisance))))
+    )
     known = factors_of(prepared.table.obs, names, prepared.table.treatment)
     reach = reach_of(sample, known, counts=study.is_counts)
     role = {name: "keep" for name in keep} | {name: "nuisance" for name in nuisance}
@@ -107,7 +109,7 @@ def diagnosed(
     count, second = pair_graph(pairs, anchors, key_graph)
     coverage = coverage_curve(pairs, cells, reference, anchors, key_coverage)
     return SamplingDiagnosis(
-        pairs=words,
+        pairs=str(sampler),
         reference=reference.name,
         n_cells=len(cells),
         n_able=len(anchors),

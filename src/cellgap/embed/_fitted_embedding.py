@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ class FittedEmbedding(eqx.Module):
         adata: AnnData,
         rows: Sequence[int] | np.ndarray | None = None,
         *,
-        output: Literal["sphere", "hidden"] = "sphere",
+        output: str = "sphere",
     ) -> Float[np.ndarray, "cells dim"]:
         """Return the embedding of cells, float32; of all cells where no rows are given.
 

@@ -19,7 +19,6 @@ from scipy.stats import norm
 from cellgap.errors import ConfigError, DataError
 
 _MUTUAL = 2.0  # variance of a sum over pairs of cells that tell each other, over that of each telling alone
-_NO_SPREAD = 1e-6  # of the largest variance: below it a direction holds nothing but rounding
 
 
 @dataclass(frozen=True)
@@ -322,8 +321,8 @@ class RidgeProbe:
 def linear_probe(h: Any, labels: Any, *, groups: Any = None, n_folds: int = 5, seed: int = 0) -> Probe:
     """Return how well a linear classifier tells labels: multinomial logistic regression, L2 penalty with ``C = 1``.
 
-    Embeddings are whitened by the cells that the probe learns from, so that the result does not depend on how an
-    embedding is scaled or rotated.
+    Embeddings are centered and divided by one number: shift, scale and rotation of an embedding do not count, and its
+    directions keep their weights.
 
     Parameters
     ----------
@@ -356,7 +355,7 @@ def linear_probe(h: Any, labels: Any, *, groups: Any = None, n_folds: int = 5, s
     from sklearn.linear_model import LogisticRegression
 
     def predict(h: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        h, asked = _whitened(h, asked)
+        h, asked = _scaled(h, asked)
         return LogisticRegression(max_iter=2000).fit(h, y).predict(asked)
 
     return _probe(predict, h, labels, groups, n_folds, seed)
@@ -399,7 +398,7 @@ def ridge_probe(
     Parameters
     ----------
     h
-        The embedding, (cells, k), whitened as for `linear_probe`.
+        The embedding, (cells, k), scaled as for `linear_probe`.
     values
         One number a cell.
     groups, n_folds, seed
@@ -427,7 +426,7 @@ def ridge_probe(
         raise DataError("the values to tell must be finite and vary, found infinite ones or a single value.")
     told, excess = np.empty(len(h)), []
     for held in _folds(np.zeros(len(h), int), groups, n_folds, seed):
-        learn, asked = _whitened(h[~held], h[held])
+        learn, asked = _scaled(h[~held], h[held])
         told[held] = Ridge(alpha=penalty).fit(learn, values[~held]).predict(asked)
         if np.ptp(values[held]) > 0:
             x, y = (v - v.mean() for v in (told[held], values[held]))
@@ -505,15 +504,13 @@ def _folds(codes: Int[np.ndarray, " n"], groups: Any, n_folds: int, seed: int) -
         yield fold == i
 
 
-def _whitened(h: Float[np.ndarray, "n k"], asked: Float[np.ndarray, "m k"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return both in the principal axes of the first, with variance 1; directions without spread are left out."""
+def _scaled(h: Float[np.ndarray, "n k"], asked: Float[np.ndarray, "m k"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return both around the mean of the first, by one factor for all directions: its mean variance is 1."""
     center = h.mean(axis=0)
-    _, values, axes = np.linalg.svd(h - center, full_matrices=False)
-    kept = values**2 > _NO_SPREAD * max(values[0] ** 2, np.finfo(float).tiny)
-    if not kept.any():
-        return np.zeros((len(h), 1)), np.zeros((len(asked), 1))
-    to = axes[kept].T / values[kept] * np.sqrt(len(h))
-    return (h - center) @ to, (asked - center) @ to
+    spread = np.sqrt(np.mean((h - center) ** 2))
+    # One factor a direction would blow up those that hold little, and with them every shift between groups.
+    scale = spread if np.ptp(h, axis=0).any() else 1.0
+    return (h - center) / scale, (asked - center) / scale
 
 
 def _cells(values: Any, name: str, least: int = 1) -> Float[np.ndarray, "cells features"]:

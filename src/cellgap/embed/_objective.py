@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from cellgap.embed._cells import Cells
 from cellgap.embed._encoders import SphereEncoder
@@ -90,7 +90,7 @@ class Objective(eqx.Module):
         alignment = jnp.mean(jnp.sum(anchor * partner, axis=1))
         return loss - jnp.log(self.n_negatives), (moved, alignment)
 
-    def _others(self, pairs: Pairs, n: int) -> Bool[Array, "2n 2n"]:
+    def _others(self, pairs: Pairs, n: int) -> Bool[Array, "views views"]:
         """Return which views are negatives: not the anchor, not its partner, and with a mask no view of their cells."""
         place = jnp.tile(jnp.arange(n), 2)
         others = place[:, None] != place[None, :]
@@ -108,7 +108,7 @@ class EmbeddingState(eqx.Module):
     optimizer: Any
 
 
-def evaluated(objective: Objective, keys: PRNGKeyArray, state: EmbeddingState) -> dict[str, Array]:
+def evaluated(objective: Objective, keys: Key[Array, " batches"], state: EmbeddingState) -> dict[str, Array]:
     """Return the mean loss of every run over fixed batches of held-out cells."""
 
     def of_run(net: SphereEncoder):

@@ -1,6 +1,6 @@
 """The moved-variance spectrum: how far a sampler moves each direction, from frozen (0) to independent (1)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -34,7 +34,7 @@ class Spectrum(NamedTuple):
         return float(self.rho[0] / self.rho[-1]) if self.rho[-1] > 0 else 1.0
 
 
-def moved_variance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> Spectrum:
+def moved_variance(x: Any, y: Any) -> Spectrum:
     """Return the moved-variance spectrum of pairs.
 
     ``C_w = mean (y - x)(y - x)^T / 2`` against ``C_t = Cov(x)``. It does not change under any invertible linear map of
@@ -43,7 +43,7 @@ def moved_variance(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> 
     Parameters
     ----------
     x, y
-        Coordinates of anchors and of their partners.
+        Coordinates of anchors and of their partners, (pairs, coordinates) each.
 
     Raises
     ------

@@ -34,7 +34,7 @@ class Thinner(eqx.Module):
     """
 
     words: tuple[tuple[int, int], ...] = eqx.field(static=True)
-    columns: tuple[Int[Array, " columns"], ...]
+    columns: tuple[Int[Array, " _"], ...]
     large: Int[Array, " large"]
 
     @classmethod
@@ -77,7 +77,7 @@ class Thinner(eqx.Module):
                 for place in range(_PER_WORD):
                     byte = (bits >> (8 * place)) & 0xFF
                     found += ((byte < below) & (part > _PER_WORD * word + place)).astype(jnp.int32)
-            kept = found if every else kept.at[:, columns].add(found)
+            kept = kept + found if every else kept.at[:, columns].add(found)
         if len(self.large):
             several = x[:, self.large].astype(jnp.float32)
             shares = jnp.broadcast_to(keep[:, None] / WHOLE, several.shape)

@@ -168,12 +168,15 @@ def embedding_verdict(data: EmbeddingData) -> Verdict:
         lead = f"Pairs {' and '.join(parts)}."
     else:
         lead = "Pairs neither freeze nor wholly exchange any factor that is known."
+    kept, moved = listing(by["frozen"]), listing(by["moved"])
     sentences = [
-        f"Kept, because pairs never change it: {listing(by['frozen'])}." if by["frozen"] else
-        "No known factor is frozen by the pairs: none is sure to be kept.",
-        f"Moved about as often as by random pairs, and so compressed: {listing(by['moved'])}." if by["moved"] else
-        "No known factor is moved about as often as by random pairs.",
-    ]  # fmt: skip
+        f"Kept, because pairs never change it: {kept}."
+        if kept
+        else "No known factor is frozen by the pairs: none is sure to be kept.",
+        f"Moved at least half as often as by random pairs, and so compressed: {moved}."
+        if moved
+        else "No known factor is moved half as often as by random pairs.",
+    ]
     if by["partly moved"]:
         sentences.append(f"In between: {listing(by['partly moved'])}.")
     sentences.append(_reading(found))
@@ -188,7 +191,7 @@ def _reading(found: "SamplingDiagnosis") -> str:
             "apart their values lie is the encoder's choice."
         )
     return (
-        f"None of {d} directions is frozen; the least moved one moves {fixed(found.alpha)} times as far as the most "
+        f"All {d} directions are moved; the least moved one moves {fixed(found.alpha)} times as far as the most "
         "moved one (1: all alike)."
     )
 
@@ -226,7 +229,7 @@ def _factors(found: "SamplingDiagnosis") -> list[dict[str, Any]]:
     for factor in sorted(found.factors, key=lambda f: rank.get(f.role, 2)):
         against = (factor.role, factor.verdict) in (("keep", "moved"), ("nuisance", "frozen"))
         as_asked = (factor.role, factor.verdict) in (("keep", "frozen"), ("nuisance", "moved"))
-        told = "against the wish" if against else "as asked" if as_asked else "in part" if factor.role else ""
+        told = "no" if against else "yes" if as_asked else "in part" if factor.role else ""
         made.append(
             {
                 "name": _factor(factor.name),
@@ -253,7 +256,7 @@ def _graph(found: "SamplingDiagnosis") -> list[tuple[str, str]]:
     made = [("Islands", islands)]
     if found.components == 1:
         gap = 1.0 - found.lambda_2
-        steps = f"about {math.ceil(1 / gap):,} steps" if gap > 1e-6 else "no number of steps that was found"
+        steps = f"about {max(1, round(1 / gap)):,} steps" if gap > 1e-6 else "no number of steps that was found"
         made.append(
             ("λ₂", f"{number(found.lambda_2)}: a walk over pairs forgets where it began after {steps} (0: after one).")
         )

@@ -121,22 +121,18 @@ def loss_picture(history: pd.DataFrame, found: "SamplingDiagnosis", kind: str, b
     }
     for column, x, y in lines:
         ax.plot(x, y, **styles[column])
-    place = 14.0
+    place = 12.0
     for column, _, _ in lines:
         text = "training" if column == "loss" else "held out"
         fig.text(place / width, 1 - 13 / height, text, color=styles[column]["color"], weight="bold", va="center")
-        place += 74
+        place += 70
     trained, compared = found.trained, kind == "infonce"
     if trained is not None and compared:
-        ends = max(float(x.max()) for _, x, _ in lines)
-        for value, text, color, above in (
-            (trained.floor, "floor", PREDICTED, True), (trained.matched, "matched", MEASURED, False),
-        ):  # fmt: skip
+        for value, text, color in ((trained.matched, "matched", MEASURED), (trained.floor, "floor", PREDICTED)):
             ax.axhline(value, color=color, linewidth=1.4, linestyle=(0, (4, 2)))
-            ax.annotate(
-                f"{text} {number(value)}", (0.0 if above else ends, value), xytext=(4 if above else -2, 7 if above else 8),
-                textcoords="offset points", ha="left" if above else "right", va="center", fontsize=SMALL, color=color,
-            )  # fmt: skip
+            told = f"{text} {number(value)}"
+            fig.text(place / width, 1 - 13 / height, told, color=color, weight="bold", va="center")
+            place += 9.0 * len(told) + 4
     if best is not None and any(column == "valid" for column, _, _ in lines):
         ax.axvline(best, color=GRID, linewidth=1.4, zorder=0)
     ax.margins(y=0.08)

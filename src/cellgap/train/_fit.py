@@ -157,6 +157,7 @@ def fit(
         There are fewer devices.
     """
     mesh = mesh_of(devices)
+    state = jax.tree.map(_strong, state)
     saved, book = _Saved(state, state), _Book()
     if folder is not None and (found := read_checkpoint(folder, saved)) is not None:
         saved, header = found
@@ -257,6 +258,15 @@ def _better(new: list[float], best: list[float]) -> bool:
     gain = np.asarray(best) - np.asarray(new)
     noise = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
     return bool(gain.mean() > noise)
+
+
+def _strong(leaf: Any) -> Any:
+    """Return an array whose type no longer gives way to others.
+
+    A step makes it one anyway (``jnp.full(n, 0.5)`` is weak, a sum with it is not), and another type is another program
+    to compile: for the second chunk, for the validations after the first one, for what is resumed.
+    """
+    return leaf.astype(leaf.dtype) if getattr(leaf, "weak_type", False) else leaf
 
 
 def _call(function: Callable[[_State], Logs], state: _State) -> Logs:

@@ -99,6 +99,11 @@ class AbstractPairs(ABC):
 
     weight: float
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of ``obs`` that the sampler reads: factors that it keeps or moves."""
+        return ()
+
     @abstractmethod
     def fit(self, cells: PairCells) -> AbstractFittedPairs:
         """Return the law of partners on these cells.

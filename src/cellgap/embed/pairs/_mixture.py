@@ -43,6 +43,11 @@ class Mixture(AbstractPairs):
             raise ConfigError("Mixture needs at least one sampler of pairs.")
         return self
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of its samplers."""
+        return tuple(dict.fromkeys(name for member in self.pairs for name in member.columns))
+
     def fit(self, cells: PairCells) -> "FittedMixture":
         """Return the law of partners; see `AbstractPairs.fit`."""
         members = tuple(member.fit(cells) for member in self.pairs)

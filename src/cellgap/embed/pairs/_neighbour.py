@@ -41,6 +41,11 @@ class Neighbour(AbstractPairs):
     mutual: bool = False
     weight: Annotated[float, Field(gt=0)] = 1.0
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that differ in a pair."""
+        return self.across
+
     def fit(self, cells: PairCells) -> "FittedNeighbours":
         """Return the law of partners; see `AbstractPairs.fit`."""
         n = len(cells.obs)

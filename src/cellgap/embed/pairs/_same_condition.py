@@ -50,6 +50,11 @@ class SameCondition(AbstractPairs):
     by: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are the same in a pair, and those that differ."""
+        return tuple(dict.fromkeys((*(self.by or ()), *self.within, *self.across)))
+
     def fit(self, cells: PairCells) -> "FittedGroups":
         """Return the law of partners; see `AbstractPairs.fit`."""
         if self.by is None and cells.treatment is None:

@@ -14,6 +14,15 @@ from cellgap.embed.sphere._axial import (
 )
 from cellgap.embed.sphere._bessel import concentration, log_partition, mean_cosine
 from cellgap.embed.sphere._draws import uniform
+from cellgap.embed.sphere._experiment import SphereExperiment, SphereResult
+from cellgap.embed.sphere._generators import (
+    AbstractGenerator,
+    IdentityGenerator,
+    LinearGenerator,
+    MLPGenerator,
+    PatchesGenerator,
+    SpiralGenerator,
+)
 from cellgap.embed.sphere._maps import (
     SphereMap,
     collapsed,
@@ -36,6 +45,7 @@ from cellgap.embed.sphere._samplers import (
 from cellgap.embed.sphere._zonal import prefers_isometries, zonal_eigenvalues
 
 __all__ = [
+    "AbstractGenerator",
     "AbstractPairSampler",
     "AbstractZonalSampler",
     "AsymptoticLoss",
@@ -43,7 +53,14 @@ __all__ = [
     "CapUniform",
     "Concentration",
     "Frozen",
+    "IdentityGenerator",
+    "LinearGenerator",
+    "MLPGenerator",
+    "PatchesGenerator",
+    "SphereExperiment",
     "SphereMap",
+    "SphereResult",
+    "SpiralGenerator",
     "Stretch",
     "TruncatedVMF",
     "VonMisesFisher",

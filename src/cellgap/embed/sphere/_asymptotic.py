@@ -92,8 +92,8 @@ def asymptotic_loss(
 ) -> AsymptoticLoss:
     """Return the asymptotic loss of a map, estimated from samples.
 
-    Sums are in float64. Negatives from the marginal give the plain loss, each anchor's own negatives from the support of the sampler the
-    support-corrected one. The logarithm of a mean over m negatives lies below its limit by ``O(1/m)``.
+    Sums are in float64. Negatives from the marginal give the plain loss, each anchor's own negatives from the support
+    of the sampler the support-corrected one. The log of a mean over m negatives lies below its limit by ``O(1/m)``.
 
     Parameters
     ----------

@@ -164,7 +164,7 @@ def axial_loss(
 
 
 def best_stretch(
-    *, tau: float, kappa: float, concentration: Concentration = "ambient", rho: float = 0.0, nodes: int = 48
+    *, tau: float, kappa: float, concentration: Concentration = "ambient", rho: float = 0.0, nodes: int = 32
 ) -> Stretch:
     """Return the stretch with the least loss, its ends included.
 
