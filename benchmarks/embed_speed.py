@@ -143,6 +143,8 @@ def main() -> None:
     rounds, steps = (1, 3) if args.quick else (3, 15)
     rows: list[tuple[object, ...]] = []
     with tempfile.TemporaryDirectory() as temporary:
+        # Not where it keeps programs otherwise: a run that is cut off while it compiles leaves one that does not load.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(temporary) / "compiled")
         for setting in SETTINGS[:2] if args.quick else SETTINGS:
             say(f"{setting.where}, {rounds} rounds")
             found = measured(setting, write(Path(temporary), setting), python, rounds, steps)

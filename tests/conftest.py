@@ -8,6 +8,7 @@ for _library in ("OPENBLAS", "OMP", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 import gc
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,23 @@ def data_root() -> Path | None:
     given = os.environ.get("CELLGAP_DATA")
     root = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
     return root if root.is_dir() else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark of tests whose bits hang on the optimizations of XLA."""
+    config.addinivalue_line("markers", "optimized: runs in a process of its own, with the optimizations of XLA")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test marked ``optimized`` by itself, its programs optimized as those of users are."""
+    if pyfuncitem.get_closest_marker("optimized") is None or not os.environ["XLA_FLAGS"]:
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    flags = os.environ | {"XLA_FLAGS": ""}
+    done = subprocess.run(command, cwd=pyfuncitem.config.rootpath, env=flags, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
 
 
 def memory_maps() -> int:

@@ -3,8 +3,8 @@
 The network and the step are ours, written with PyTorch's own layers; the losses are the packages', which divide
 embeddings by their length themselves. Prints one JSON object with the same fields as ours: the whole step, the step
 with the mean square of the outputs for a loss, the loss and its gradient alone, and its value on given embeddings.
-``--compile`` puts ``torch.compile`` around network and loss, the rest is eager; of the parts only what is asked for is
-then measured, the step or, without a network, the loss. CPU seconds on one thread.
+``--compile`` puts ``torch.compile`` around network and loss, the rest is eager. With it, and of the slower package, the
+parts are left out: the step alone is measured or, without a network, the loss. CPU seconds on one thread.
 """
 
 import argparse
@@ -109,10 +109,11 @@ def main() -> None:
         alone(first, second).backward()
 
     found = {"value": float(loss(first, second).detach())}
-    if args.network == "none" or not args.compile:
+    parts = args.package == "lightly" and not args.compile
+    if args.network == "none" or parts:
         found["loss_s"] = median_seconds(gradient, args.steps)
     for name, chosen in (("step_s", loss), ("network_s", mean_square)):
-        if args.network == "none" or (args.compile and name == "network_s"):
+        if args.network == "none" or (name == "network_s" and not parts):
             break
         net = network(args.network, [int(width) for width in args.widths.split(",")])
         optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE)

@@ -76,8 +76,8 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from cellgap import dynamics, embed, encode, errors, generate, ot, report, space, stream, study, train, transport
-    from cellgap.embed import ContrastiveEmbedding
     from cellgap.dynamics import Intervention, NeuralLaw, Trajectories
+    from cellgap.embed import ContrastiveEmbedding
     from cellgap.errors import CellgapError
     from cellgap.gap import Gap
     from cellgap.generate import CFGen

@@ -16,11 +16,12 @@ PAGES = (
     "docs/transport.md",
     "docs/generate.md",
     "docs/dynamics.md",
+    "docs/embed.md",
     "docs/stream.md",
     "docs/evaluate.md",
     "docs/scale.md",
 )
-TRAINS = ("README.md", "docs/main.md", "docs/transport.md", "docs/generate.md", "docs/dynamics.md")
+TRAINS = ("README.md", "docs/main.md", "docs/transport.md", "docs/generate.md", "docs/dynamics.md", "docs/embed.md")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def equal(one, other) -> None:
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.optimized
 def test_streamed_training_is_training_on_the_device_given_the_same_batches():
     rng = np.random.default_rng(0)
     counts, held_out = rng.poisson(2.0, (200, 12)).astype(np.int16) + 1, rng.poisson(2.0, (30, 12)).astype(np.int16) + 1

@@ -67,6 +67,7 @@ _PATHS = (
     *((kind, "source") for kind in ("Table", "ContextTable", "Fingerprint", "Descriptors2D")),
     ("Descriptors2D", "reference"),
     ("Saved", "path"),
+    ("Embedded", "path"),
 )
 _NO_PATHS = ("uns:", "obs:", "var:", "varm:")
 
@@ -157,21 +158,21 @@ def _kinds_of(hint: Any) -> dict[str, type]:
     if space.AbstractSpace in (hint, *typing.get_args(hint)):
         from cellgap import stream
 
-        spaces = (space.PCA, space.Genes, space.Autoencoder, space.JointAutoencoder, space.Saved, stream.OnePassPCA)
+        own = (space.PCA, space.Genes, space.Autoencoder, space.JointAutoencoder, space.Saved)
+        spaces = (*own, stream.OnePassPCA, embed.Embedded)
         return {cls.__name__: cls for cls in spaces}
     if embed.AbstractPairs in (hint, *typing.get_args(hint)):
         samplers = (embed.Thin, embed.SameCondition, embed.Neighbour, embed.Restart, embed.Mixture)
         return {cls.__name__: cls for cls in samplers}
     if hint is embed.AbstractEncoder:
         return {cls.__name__: cls for cls in (embed.MLPEncoder, embed.LinearEncoder, embed.ResidualEncoder)}
-    if hint == space.Genes | None:
-        return {"Genes": space.Genes}
     if typing.get_origin(hint) is tuple:
         hint = typing.get_args(hint)[0]
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    members = tuple(member for member in members if member is not types.NoneType)
     classes = [cls for cls in members if isinstance(cls, type) and dataclasses.is_dataclass(cls)]
     # One of several kinds; a field that takes plain values as well is left to its class.
-    return {cls.__name__: cls for cls in classes} if len(classes) == len(members) else {}
+    return {cls.__name__: cls for cls in classes} if classes and len(classes) == len(members) else {}
 
 
 def _absolute(source: Any, base: Path) -> Any:

@@ -91,13 +91,14 @@ class Cells(eqx.Module):
         thins, hides
             Whether any view shows fewer molecules, or hides genes.
         """
-        first, second, third, fourth = jr.split(key, 4)
-        a, b = self.values[pairs.anchor], self.values[pairs.partner]
+        first, third, fourth = jr.split(key, 3)
+        n = len(pairs.anchor)
+        both = self.values[jnp.concatenate([pairs.anchor, pairs.partner])]
+        a, b = both[:n], both[n:]
         if thins:
-            thinner = _known(self.thinner)
-            shown = thinner(first, a, pairs.anchor_keep)
-            rest = jnp.where(pairs.halved[:, None], b - shown, thinner(second, b, pairs.partner_keep))
-            a, b = shown, rest
+            keep = jnp.concatenate([pairs.anchor_keep, pairs.partner_keep])
+            shown = _known(self.thinner)(first, both, keep)
+            a, b = shown[:n], jnp.where(pairs.halved[:, None], b - shown[:n], shown[n:])
         (x, x_total), (y, y_total) = self._inputs(a), self._inputs(b)
         if hides:
             x = _hidden(third, x, pairs.anchor_hide)

@@ -15,8 +15,9 @@ from cellgap.embed._cells import Cells
 from cellgap.embed._diagnose import check_factors, default_genes, diagnosed
 from cellgap.embed._encoders import AbstractEncoder, MLPEncoder, SphereEncoder
 from cellgap.embed._fitted_embedding import FittedEmbedding, trained_reading
-from cellgap.embed._objective import Kind, Mask, Objective, evaluated
+from cellgap.embed._objective import EmbeddingState, Kind, Mask, Objective, evaluated
 from cellgap.embed._prepare import Prepared, pair_cells, prepare
+from cellgap.embed._sampling import SamplingDiagnosis
 from cellgap.embed._train_embedding import train_embedding
 from cellgap.embed.pairs import AbstractPairs
 from cellgap.embed.pairs._same_condition import Columns
@@ -25,7 +26,7 @@ from cellgap.settings import settings
 from cellgap.space import Genes
 from cellgap.space._autoencoder import training_rows
 from cellgap.study import Split, Study, split
-from cellgap.train import Loop, run_fingerprint
+from cellgap.train import FitResult, Loop, run_fingerprint
 
 _Width = Annotated[int, Field(ge=1)]
 _NotNegative = Annotated[float, Field(ge=0)]
@@ -169,12 +170,12 @@ class ContrastiveEmbedding:
         genes = self.genes or default_genes(divided.study)
         prepared = prepare(divided, self.pairs, genes, self.reference_dim, rows)
         self._refuse_collapse(prepared)
+        objective = self._objective(prepared)
         key_sampling, key_net, key_run, key_read = jr.split(key, 4)
         sampling = diagnosed(
             prepared, self.pairs, divided.study, keep=self.keep, nuisance=self.nuisance, factors=self.factors,
             n_pairs=self.n_pairs, tau=self.tau, key=key_sampling,
         )  # fmt: skip
-        objective = self._objective(prepared)
         valid = self._held_out(divided, prepared, held)
         result = train_embedding(
             self._networks(prepared.cells.n_genes, key_net),
@@ -190,16 +191,24 @@ class ContrastiveEmbedding:
             fingerprint="" if folder is None else run_fingerprint(repr(self), objective, valid, key),
             progress=progress,
         )
+        if result.stopped == "interrupted":
+            first = jax.tree.map(lambda leaf: leaf[0], result.best.net)
+            return self._fitted(prepared, first, sampling, result)
         nets = result.best.net
         judged = eqx.filter_jit(evaluated)(valid or objective, jr.split(jr.key(1), _CHOICES), result.best)["valid"]
         runs: list[Any] = [jax.tree.map(lambda leaf, i=i: leaf[i], nets) for i in range(self.n_runs)]
         net = runs[int(np.argmin(np.asarray(judged)))]
         trained = trained_reading(net, runs, prepared, sampling, self.dim, key_read)
+        return self._fitted(prepared, net, sampling.after(trained), result)
+
+    def _fitted(
+        self, prepared: Prepared, net: SphereEncoder, sampling: SamplingDiagnosis, result: FitResult[EmbeddingState]
+    ) -> FittedEmbedding:
         return FittedEmbedding(
             name="ContrastiveEmbedding",
             genes=prepared.genes,
             net=net,
-            sampling=sampling.after(trained),
+            sampling=sampling,
             history=tuple(result.history),
             best_step=result.best_step,
             stopped=result.stopped,

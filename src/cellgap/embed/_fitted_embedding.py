@@ -125,9 +125,9 @@ class FittedEmbedding(eqx.Module):
             )
         return tuple(found)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Return the folder after writing the embedding there; `cellgap.load` reads it."""
-        return storage.save(self, folder)
+    def save(self, folder: str | os.PathLike[str], *, header: dict[str, Any] | None = None) -> Path:
+        """Return the folder after writing the embedding there, with further facts; `cellgap.load` reads it."""
+        return storage.save(self, folder, header=header)
 
 
 def encoded(

@@ -259,7 +259,9 @@ class SamplingDiagnosis:
         if by["frozen"]:
             told.append("Pairs never change " + ", ".join(by["frozen"]) + ": kept.")
         if by["moved"]:
-            told.append("Pairs change " + ", ".join(by["moved"]) + " about as often as random pairs do: compressed.")
+            told.append(
+                "Pairs change " + ", ".join(by["moved"]) + " at least half as often as random pairs do: compressed."
+            )
         found = [Sentence("ok", " ".join(told))] if told else []
         for factor in self.factors:
             if factor.role == "nuisance" and factor.reach < FROZEN:

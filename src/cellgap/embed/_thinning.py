@@ -71,12 +71,16 @@ class Thinner(eqx.Module):
         for (first, last), columns in zip(self.words, self.columns, strict=True):
             every = len(columns) == x.shape[1]
             part = (x if every else x[:, columns]).astype(jnp.int32)
-            found = jnp.zeros(part.shape, jnp.int32)
-            for word in range(first, last):
+
+            def seen(word: Int[Array, ""], found: Array, part: Array = part) -> Array:
                 bits = _words(jr.fold_in(key_bytes, word), part.shape)
                 for place in range(_PER_WORD):
                     byte = (bits >> (8 * place)) & 0xFF
                     found += ((byte < below) & (part > _PER_WORD * word + place)).astype(jnp.int32)
+                return found
+
+            # A loop and not one long program, which took seconds to compile.
+            found = jax.lax.fori_loop(first, last, seen, jnp.zeros(part.shape, jnp.int32))
             kept = kept + found if every else kept.at[:, columns].add(found)
         if len(self.large):
             several = x[:, self.large].astype(jnp.float32)
