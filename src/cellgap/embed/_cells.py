@@ -3,13 +3,12 @@
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
-from cellgap.embed._thinning import WHOLE, Thinner
+from cellgap.embed._thinning import Thinner
 from cellgap.embed.pairs import Pairs, Support
 from cellgap.errors import DataError
 from cellgap.space import GeneSpace
@@ -134,14 +133,3 @@ def _hidden(key: PRNGKeyArray, x: Float[Array, "n genes"], share: Int[Array, " n
     bits = jr.bits(key, x.shape, jnp.uint8)
     shown: Bool[Array, "n genes"] = bits.astype(jnp.int32) >= share[:, None]
     return jnp.where(shown, x, 0.0)
-
-
-def whole(rows: Int[Array, " n"]) -> Pairs:
-    """Return every cell as both of its views, as it was measured."""
-    shown, nothing = jnp.full(rows.shape, WHOLE, jnp.int32), jnp.zeros(rows.shape, jnp.int32)
-    return Pairs(rows, rows, shown, shown, jnp.zeros(rows.shape, bool), nothing, nothing)
-
-
-def first_rows(cells: Cells, n: int) -> Int[Array, " n"]:
-    """Return at most `n` rows spread over all cells."""
-    return jax.lax.iota(jnp.int32, min(n, len(cells))) * max(1, len(cells) // max(1, min(n, len(cells))))

@@ -21,7 +21,7 @@ from cellgap.embed._sampling import SamplingDiagnosis
 from cellgap.embed._train_embedding import train_embedding
 from cellgap.embed.pairs import AbstractPairs
 from cellgap.embed.pairs._same_condition import Columns
-from cellgap.errors import CellgapError, ConfigError
+from cellgap.errors import ConfigError
 from cellgap.settings import settings
 from cellgap.space import Genes
 from cellgap.space._autoencoder import training_rows
@@ -168,7 +168,7 @@ class ContrastiveEmbedding:
         check_factors(divided.study, self.keep, self.nuisance, self.factors)
         rows, held = training_rows(divided, self.valid, 0)
         genes = self.genes or default_genes(divided.study)
-        prepared = prepare(divided, self.pairs, genes, self.reference_dim, rows)
+        prepared = prepare(divided, self.pairs, genes, self.reference_dim, rows, held)
         self._refuse_collapse(prepared)
         objective = self._objective(prepared)
         key_sampling, key_net, key_run, key_read = jr.split(key, 4)
@@ -176,7 +176,7 @@ class ContrastiveEmbedding:
             prepared, self.pairs, divided.study, keep=self.keep, nuisance=self.nuisance, factors=self.factors,
             n_pairs=self.n_pairs, tau=self.tau, key=key_sampling,
         )  # fmt: skip
-        valid = self._held_out(divided, prepared, held)
+        valid = self._held_out(divided, prepared, np.concatenate([rows, held]))
         result = train_embedding(
             self._networks(prepared.cells.n_genes, key_net),
             objective,
@@ -231,19 +231,19 @@ class ContrastiveEmbedding:
             )
         return self._of(prepared.cells, prepared.pairs, anchors, self.batch_size)
 
-    def _held_out(self, divided: Split, prepared: Prepared, held: Int[np.ndarray, " n"]) -> Objective | None:
-        """Return the loss on held-out cells with pairs among them; None where too few of them have a partner."""
-        if len(held) < _LEAST_VALID:
+    def _held_out(self, divided: Split, prepared: Prepared, rows: Int[np.ndarray, " n"]) -> Objective | None:
+        """Return the loss of held-out anchors, or None where too few of them have a partner.
+
+        Partners are among all cells, or the nearest of a few held-out cells would be far, and another law would judge.
+        """
+        if len(rows) - prepared.n_train < _LEAST_VALID:
             return None
-        cells = Cells.of(divided, prepared.genes, held)
-        try:
-            pairs = self.pairs.fit(pair_cells(divided.study, cells, prepared.reference, held))
-        except CellgapError:
-            return None  # held-out cells without partners cannot judge; the history then has no held-out loss
+        pairs = self.pairs.fit(pair_cells(divided.study, prepared.cells, prepared.reference, rows))
         anchors = np.flatnonzero(np.asarray(pairs.able))
+        anchors = anchors[anchors >= prepared.n_train]
         if len(anchors) < _LEAST_VALID:
             return None
-        return self._of(cells, pairs, anchors, min(self.batch_size, len(anchors)))
+        return self._of(prepared.cells, pairs, anchors, min(self.batch_size, len(anchors)))
 
     def _of(self, cells: Cells, pairs: Any, anchors: Int[np.ndarray, " n"], batch: int) -> Objective:
         return Objective(

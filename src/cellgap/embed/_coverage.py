@@ -32,7 +32,7 @@ def coverage_curve(
         Random key.
     """
     rng = np.random.default_rng(np.asarray(jr.key_data(key)).ravel().astype(np.uint64))
-    n = len(cells)
+    n = len(pairs.able)
     some = np.sort(rng.choice(n, min(_CELLS, n), replace=False))
     marginal = np.asarray(projected(cells, project, jnp.asarray(some, jnp.int32)), float)
     near = min(_NEIGHBOUR, len(marginal) - 1)

@@ -111,7 +111,7 @@ def diagnosed(
     return SamplingDiagnosis(
         pairs=str(sampler),
         reference=reference.name,
-        n_cells=len(cells),
+        n_cells=prepared.n_train,
         n_able=len(anchors),
         n_pairs=len(sample),
         rho=spectrum.rho,

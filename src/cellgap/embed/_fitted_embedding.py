@@ -178,7 +178,7 @@ def trained_reading(
     uniformity = uniformity_of(sample.x, sample.rows, tau)
     least = None
     if len(runs) > 1:
-        least = agreement([coordinates_of(prepared.cells, run)[:_READ] for run in runs]).minimum
+        least = agreement([coordinates_of(prepared.cells, run, min(_READ, prepared.n_train)) for run in runs]).minimum
     return Trained(
         loss=uniformity - alignment / tau,
         floor=loss_floor(dim, tau),

@@ -19,21 +19,18 @@ class Prepared(NamedTuple):
 
     Parameters
     ----------
-    rows
-        Rows of the study.
     genes
         Which genes, and their transform.
     cells
-        On the device.
+        On the device: training cells, and after them those that were held out.
     table
-        What samplers are fitted on.
+        What samplers are fitted on: training cells.
     pairs
-        The fitted sampler.
+        The sampler, fitted on them.
     reference
-        Axes of the inputs.
+        Axes of the inputs of training cells.
     """
 
-    rows: Int[np.ndarray, " cells"]
     genes: GeneSpace
     cells: Cells
     table: PairCells
@@ -45,9 +42,21 @@ class Prepared(NamedTuple):
         """Places of the cells that have a partner."""
         return np.flatnonzero(np.asarray(self.pairs.able))
 
+    @property
+    def n_train(self) -> int:
+        """Number of training cells."""
+        return len(self.table.obs)
 
-def prepare(divided: Split, pairs: AbstractPairs, genes: Genes, dim: int, rows: Int[np.ndarray, " cells"]) -> Prepared:
-    """Return training cells with their pairs.
+
+def prepare(
+    divided: Split,
+    pairs: AbstractPairs,
+    genes: Genes,
+    dim: int,
+    rows: Int[np.ndarray, " cells"],
+    held: Int[np.ndarray, " held"] | None = None,
+) -> Prepared:
+    """Return training cells with their pairs, and held-out cells beside them on the device.
 
     Raises
     ------
@@ -55,25 +64,26 @@ def prepare(divided: Split, pairs: AbstractPairs, genes: Genes, dim: int, rows: 
         The measurements do not suit the genes or the pairs.
     """
     known = genes.fit_unscored(divided)
-    cells = Cells.of(divided, known, rows)
-    reference = Reference.of(cells, dim)
+    cells = Cells.of(divided, known, rows if held is None else np.concatenate([rows, held]))
+    reference = Reference.of(cells, dim, len(rows))
     table = pair_cells(divided.study, cells, reference, rows)
-    return Prepared(rows, known, cells, table, pairs.fit(table), reference)
+    return Prepared(known, cells, table, pairs.fit(table), reference)
 
 
 def pair_cells(study: Study, cells: Cells, reference: Reference, rows: Int[np.ndarray, " cells"]) -> PairCells:
-    """Return what samplers are fitted on."""
+    """Return what samplers are fitted on: the first cells, which are these rows of the study."""
     treatment = None
     if study.design.treatment != ():
         names = np.asarray(
             [" + ".join(map(str, c.treatments)) or "control" for c in study.all_conditions], dtype=object
         )
         treatment = names[study.codes[rows]]
-    return PairCells(study.obs.iloc[rows], treatment, study.is_counts, coordinates_of(cells, reference))
+    coordinates = coordinates_of(cells, reference, len(rows))
+    return PairCells(study.obs.iloc[rows], treatment, study.is_counts, coordinates)
 
 
-def coordinates_of(cells: Cells, project: Project) -> np.ndarray:
-    """Return the coordinates of all cells, float64."""
-    places = np.arange(len(cells))
+def coordinates_of(cells: Cells, project: Project, n: int) -> np.ndarray:
+    """Return the coordinates of the first `n` cells, float64."""
+    places = np.arange(n)
     parts = [np.asarray(projected(cells, project, jnp.asarray(part, jnp.int32))) for part in _blocks(places)]
     return np.concatenate(parts)[: len(places)].astype(float)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cellgap.embed._cells import Cells, first_rows
+from cellgap.embed._cells import Cells
 from cellgap.storage import storable
 
 _MOST = 20_000
@@ -44,12 +44,12 @@ class Reference(eqx.Module):
         return (x - self.center) @ self.axes
 
     @classmethod
-    def of(cls, cells: Cells, dim: int) -> "Reference":
-        """Return the first principal components of the inputs of (at most 20,000 of) these cells.
+    def of(cls, cells: Cells, dim: int, n: int) -> "Reference":
+        """Return the first principal components of the inputs of (at most 20,000 of) the first `n` cells.
 
         Axes with less than 1e-6 of the variance of the first are left out.
         """
-        rows = np.asarray(first_rows(cells, _MOST))
+        rows = np.unique(np.linspace(0, n - 1, min(n, _MOST)).astype(int))
         x = np.concatenate([np.asarray(_inputs(cells, jnp.asarray(part))) for part in _blocks(rows)])[: len(rows)]
         center = x.mean(axis=0, dtype=np.float64)
         centered = x - center.astype(np.float32)
