@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -57,7 +58,7 @@ def epsilon_tight(rho: Fraction, delta: float) -> float:
     # A coarse grid first: the function may be flat on one side.
     grid = np.linspace(start - 12.0, start + 12.0, 97)
     best = int(np.argmin([proved(x) for x in grid]))
-    found = minimize_scalar(
+    found: Any = minimize_scalar(  # its result is an object without attributes to some annotations
         proved, bounds=(grid[max(best - 1, 0)], grid[min(best + 1, 96)]), method="bounded", options={"xatol": 1e-10}
     )
     return max(0.0, min(float(found.fun), proved(float(grid[best])), epsilon_simple(rho, delta)))
