@@ -50,7 +50,7 @@ TAU, BATCH, LEARNING_RATE, COMPONENTS = 0.5, 128, 3e-3, 30
 
 
 def bar(what: str, value: float, target: str | None = None) -> None:
-    Bar("images", what, value, target, CAPABILITY).emit()
+    Bar("images", what, float(value), target, CAPABILITY).emit()
 
 
 def digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
