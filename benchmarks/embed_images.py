@@ -8,9 +8,12 @@ Data: 10,000 MNIST digits in place of CIFAR-10. Encoders see 5,000 without label
 features, not on the embedding, learns digits on these and is scored on the other 5,000. About 75,000 parameters each,
 `two_view_info_nce` at tau 0.5, Adam. Raw pixels and untrained encoders are the baselines.
 How to read: accuracy is the mean over seeds (the table adds the standard deviation), a difference of sets is averaged
-over architectures and the other way round; a target of "> 0" is the paper's order. The spectrum is that of two views on
-the 30 first principal components of the images: alpha is the least moved direction over the most moved one, "frozen"
-counts directions moved less than 0.02 of that.
+over architectures and the other way round; above 0 it has the sign of the paper's order. No line has a target: the
+paper shows its order in a figure, of other images and longer training. Digits are centered, so pixels in their places
+already tell them (0.90), which suits the MLP: the order of architectures is the reverse of the paper's after the short
+training, and of the sets no order is common to the three architectures. The spectrum is that of two views on the 30
+first principal components of the images: alpha is the least moved direction over the most moved one, "frozen" counts
+directions moved less than 0.02 of that.
 Training is short by default (about 17 CPU-minutes); ``--full`` has 3,000 steps and five seeds, some hours.
 """
 
@@ -46,11 +49,11 @@ from image_views import Views, batch_views
 CAPABILITY = "embed"
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 VIEWS: tuple[Views, ...] = get_args(Views)
-TAU, BATCH, LEARNING_RATE, COMPONENTS = 0.5, 128, 3e-3, 30
+TAU, BATCH, LEARNING_RATE, COMPONENTS = 0.5, 128, 1e-3, 30
 
 
-def bar(what: str, value: float, target: str | None = None) -> None:
-    Bar("images", what, float(value), target, CAPABILITY).emit()
+def bar(what: str, value: float) -> None:
+    Bar("images", what, float(value), None, CAPABILITY).emit()
 
 
 def digits(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +164,7 @@ def main() -> None:
     for axis, names, noun in ((0, VIEWS, "views"), (1, ARCHITECTURES, "encoder")):
         means = dict(zip(names, accuracy.mean(axis=axis), strict=True))
         for better, worse in pairwise(names):
-            bar(f"accuracy, {noun}: {better} less {worse}, mean", means[better] - means[worse], "> 0")
+            bar(f"accuracy, {noun}: {better} less {worse}, mean", means[better] - means[worse])
 
 
 if __name__ == "__main__":
