@@ -9,7 +9,7 @@ from scipy.stats import norm, ortho_group
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from cellgap.embed._metrics import (
+from cellgap.embed import (
     agreement,
     angle_preservation_error,
     effective_rank,

@@ -34,6 +34,7 @@ counts = "X"                    # where the raw counts are: "X", or the name of 
 [split]                         # what training must not see
 kind = "in_distribution"        # or unseen_treatment, leave_one_domain_out, everything, ...
 test = 0.2
+min_cells = 10                  # of a held-out condition
 
 [model]
 kind = "ContrastiveEmbedding"

@@ -111,7 +111,7 @@ class ContrastiveEmbedding:
     warmup: Annotated[int, Field(ge=0)] = 100
     final: Annotated[float, Field(ge=0, le=1)] = 0.01
     weight_decay: _NotNegative = 1e-4
-    loop: Loop = Loop(n_steps=2000, chunk=50, valid_every=100)
+    loop: Loop = Loop(n_steps=2000, chunk=50, valid_every=100, patience=8)
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.1
     n_runs: Annotated[int, Field(ge=1)] = 1
 

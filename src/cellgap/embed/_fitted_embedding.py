@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from cellgap import storage
 from cellgap.embed._encoders import SphereEncoder
-from cellgap.embed._metrics import agreement, effective_rank
+from cellgap.embed._identifiability import agreement, effective_rank
 from cellgap.embed._pair_sample import sample_pairs
 from cellgap.embed._prepare import Prepared, coordinates_of
 from cellgap.embed._sampling import SamplingDiagnosis, Trained

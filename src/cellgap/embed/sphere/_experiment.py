@@ -14,8 +14,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field, model_validator
 
-from cellgap.embed._loss import info_nce, mixed_info_nce
-from cellgap.embed._metrics import (
+from cellgap.embed._identifiability import (
     Agreement,
     agreement,
     angle_preservation_error,
@@ -23,6 +22,7 @@ from cellgap.embed._metrics import (
     mean_correlation_coefficient,
     procrustes_error,
 )
+from cellgap.embed._loss import info_nce, mixed_info_nce
 from cellgap.embed.sphere._asymptotic import loss_floor
 from cellgap.embed.sphere._draws import uniform
 from cellgap.embed.sphere._generators import AbstractGenerator, IdentityGenerator
