@@ -25,7 +25,10 @@ _CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 _hook = install_import_hook(
-    [f"cellgap.{name}" for name in ("ot", "nn", "train", "transport", "generate", "dynamics", "embed", "stream")],
+    [
+        f"cellgap.{name}"
+        for name in ("ot", "nn", "train", "transport", "generate", "dynamics", "embed", "stream", "annotate")
+    ],
     "beartype.beartype",
 )
 

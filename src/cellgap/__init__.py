@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.6.0"
 
 _WHERE = {
+    "Annotator": "annotate",
     "CFGen": "generate",
     "CellOT": "transport",
     "CellgapError": "errors",
@@ -40,12 +41,14 @@ _WHERE = {
     "simulate": "study",
 }
 _MODULES = {
+    "annotate": "cellgap.annotate",
     "dynamics": "cellgap.dynamics",
     "embed": "cellgap.embed",
     "encode": "cellgap.encode",
     "generate": "cellgap.generate",
     "errors": "cellgap.errors",
     "evaluate": "cellgap.evaluate",
+    "nn": "cellgap.nn",
     "ot": "cellgap.ot",
     "report": "cellgap.report",
     "space": "cellgap.space",
@@ -75,7 +78,23 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from cellgap import dynamics, embed, encode, errors, generate, ot, report, space, stream, study, train, transport
+    from cellgap import (
+        annotate,
+        dynamics,
+        embed,
+        encode,
+        errors,
+        generate,
+        nn,
+        ot,
+        report,
+        space,
+        stream,
+        study,
+        train,
+        transport,
+    )
+    from cellgap.annotate import Annotator
     from cellgap.dynamics import Intervention, NeuralLaw, Trajectories
     from cellgap.embed import ContrastiveEmbedding
     from cellgap.errors import CellgapError

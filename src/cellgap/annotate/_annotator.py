@@ -1,5 +1,6 @@
 """The annotator: settings, checks before any long work, and the fit."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,10 @@ from cellgap.annotate._labelled import Labelled
 from cellgap.annotate._linear import ridge_path
 from cellgap.annotate._networks import built, distances_of, said_by, schedule_of, train_networks
 from cellgap.annotate._source import Source
+from cellgap.annotate._thinned import ThinnedCounts
 from cellgap.annotate._trial import Prepared, Trials, gathered, linear_said
 from cellgap.annotate._unseen import Prototypes, Seen, thresholds_of
-from cellgap.annotate._views import Views, ViewsObjective, thinned_codes
+from cellgap.annotate._views import Views, ViewsObjective
 from cellgap.annotate.drm import Guarded, GuardedResult, Trainer, fit_guarded
 from cellgap.annotate.robust import AbstractRobust
 from cellgap.errors import ConfigError
@@ -123,7 +125,7 @@ class Annotator:
     domains: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     norm: Norm | GhostBatchNorm = "layer"
     genes: Genes | None = None
-    n_axes: tuple[_Count, ...] = (50, 150)
+    n_axes: tuple[_Count, ...] = (50,)
     linear_axes: _Count = 300
     strengths: tuple[_Positive, ...] = (0.01, 0.1, 1.0, 10.0)
     hidden: tuple[_Count, ...] = (128, 64)
@@ -229,6 +231,8 @@ class _Fit:
         self.genes = settings.genes or default_genes(source.study)
         self.n_classes = len(source.classes)
         self.tau = 1.0
+        self.prepared: dict[int, list[Prepared]] = {}
+        self.views: dict[int, ThinnedCounts] = {}
         seed = np.asarray(jr.key_data(self.keys["views"])).ravel()
         self.rng = np.random.default_rng(seed)
 
@@ -292,7 +296,9 @@ class _Fit:
 
     def _prepared(self, source: Source, train: np.ndarray) -> Prepared:
         axes = Axes.fit(source.study, source.rows[train], self.genes, self.settings.linear_axes)
-        return Prepared(axes, train, axes.encode(source.study.adata, source.rows))
+        prepared = Prepared(axes, train, axes.encode(source.study.adata, source.rows))
+        self.prepared.setdefault(id(source), []).append(prepared)
+        return prepared
 
     def _tau(self, whole: Prepared, n_axes: int) -> TauChoice:
         s = self.settings
@@ -310,7 +316,7 @@ class _Fit:
     def _trials(self, n_axes: tuple[int, ...]) -> tuple[Trials, Source]:
         """Return what linear classifiers and networks say where domains are left out."""
         s = self.settings
-        source = self._some()
+        source = self.some
         divisions = folds_of(source.y, source.domain, source.domains, n_folds=s.n_folds, inside=s.inside, seed=0)
         prepared = [self._prepared(source, d.train) for d in divisions]
         fewest = min(p.axes.dim for p in prepared)
@@ -331,8 +337,9 @@ class _Fit:
         linear = [linear_said(source, p, strengths, self.tau) for p in prepared]
         return gathered(source, divisions, prepared, linear, network, min(min(n_axes), fewest)), source
 
-    def _some(self) -> Source:
-        """Return the cells that choices are made with: all, or some by chance."""
+    @functools.cached_property
+    def some(self) -> Source:
+        """The cells that choices are made with: all, or some by chance."""
         source, most = self.source, self.settings.trial_cells
         if len(source) <= most:
             return source
@@ -380,11 +387,11 @@ class _Fit:
         """Return the views of cells as rows: inputs, classes, domains, weights, and the frame of gene space."""
         s = self.settings
         in_genes = s.robust is not None
-        n_views = max(1, min(s.n_views, _MOST_ROWS // len(train))) if self._thins() else 1
-        if n_views > 1:
-            x = thinned_codes(
-                source.study, source.rows[train], p.axes, n_views=n_views, least=s.thin, rng=self.rng, in_genes=in_genes
-            )
+        thinned = self._thinned(source)
+        if thinned is not None and in_genes:
+            x = np.stack([values.toarray() for values in thinned.genes(p.axes, train)])
+        elif thinned is not None:
+            x = thinned.codes(p.axes, train, n_axes)
         elif in_genes:
             x = gene_values(p.axes, source.study.adata, source.rows[train])[None]
         else:
@@ -406,8 +413,18 @@ class _Fit:
         rows = x.reshape(-1, x.shape[2])
         return _Rows(rows, np.tile(y, len(x)), np.tile(domain, len(x)), np.tile(weight, len(x)), frame)
 
-    def _thins(self) -> bool:
-        return self.genes.transform == "lognorm" and self.settings.thin < 1
+    def _thinned(self, source: Source) -> ThinnedCounts | None:
+        """Return views of cells with fewer molecules, drawn once; None where cells are no counts."""
+        s = self.settings
+        n_views = max(1, min(s.n_views, _MOST_ROWS // len(source)))
+        if self.genes.transform != "lognorm" or n_views == 1 or s.thin == 1:
+            return None
+        if id(source) not in self.views:
+            columns = np.unique(np.concatenate([p.axes.genes.columns for p in self.prepared[id(source)]]))
+            self.views[id(source)] = ThinnedCounts.of(
+                source.study, source.rows, columns, n_views=n_views, least=s.thin, rng=self.rng
+            )
+        return self.views[id(source)]
 
     def _guarded(self, whole: Prepared, n_axes: int) -> GuardedResult | None:
         s = self.settings
@@ -430,7 +447,7 @@ class _Fit:
         left = [c for c in range(self.n_classes) if count[c] >= _LEAST_UNSEEN and self.n_classes > 2]
         unseen: dict[str, Seen] = {}
         if left:
-            some = self._some()
+            some = self.some
             where = np.searchsorted(source.rows, some.rows)
             codes = Prepared(whole.axes, where, whole.codes[where])
             all_of_them = np.arange(len(some))

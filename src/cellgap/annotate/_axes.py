@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 import scipy.linalg
-import scipy.sparse as sp
 from anndata import AnnData
 from jaxtyping import Float, Int
 
@@ -81,10 +80,11 @@ class Axes(eqx.Module):
         parts = [self.project(block) for block in self.genes.transformed(adata, index)]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
-    def project(self, values: Any) -> Float[np.ndarray, "cells dim"]:
-        """Return coordinates of values in gene space, (cells, genes), CSR or an array."""
-        weights = np.asarray(self.components) / np.asarray(self.genes.sd, np.float32)[:, None]
-        shift = np.asarray(self.center) @ np.asarray(self.components)
+    def project(self, values: Any, n_axes: int | None = None) -> Float[np.ndarray, "cells dim"]:
+        """Return coordinates of values in gene space, (cells, genes), CSR or an array: the first ones, or all."""
+        components = np.asarray(self.components)[:, :n_axes]
+        weights = components / np.asarray(self.genes.sd, np.float32)[:, None]
+        shift = np.asarray(self.center) @ components
         return np.asarray(values @ weights - shift, np.float32)
 
 
@@ -116,21 +116,3 @@ def _leading(gram: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > 1e-6 * max(values[0], 1e-30)
     return values[kept], vectors[:, kept]
-
-
-def counts_and_rest(
-    study: Study, rows: Int[np.ndarray, " cells"], genes: GeneSpace
-) -> tuple[sp.csr_matrix, Int[np.ndarray, " cells"]]:
-    """Return the counts of the chosen genes, and each cell's molecules of all other genes."""
-    values = sp.csr_matrix(study.values(rows)).astype(np.int64)
-    kept = sp.csr_matrix(values[:, genes.columns])
-    total, part = (np.asarray(m.sum(axis=1)).ravel() for m in (values, kept))
-    return kept, total - part
-
-
-def normalized(counts: sp.csr_matrix, rest: Int[np.ndarray, " cells"], target_sum: float) -> sp.csr_matrix:
-    """Return log-normalized counts, the total being that of all genes; cells without molecules stay 0."""
-    total = np.asarray(counts.sum(axis=1)).ravel() + rest
-    out = counts.astype(np.float32)
-    out.data = np.log1p(out.data * np.repeat(target_sum / np.maximum(total, 1), np.diff(out.indptr))).astype(np.float32)
-    return out

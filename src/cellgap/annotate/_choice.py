@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,9 +74,9 @@ class Judged:
         """Return the mean over divisions of the mean log loss."""
         return float(np.mean([row["log_loss"] for row in self.rows(log_p, "", with_f1=False)]))
 
-    def rows(self, log_p: LogP, candidate: str, *, with_f1: bool = True) -> list[dict[str, object]]:
+    def rows(self, log_p: LogP, candidate: str, *, with_f1: bool = True) -> list[dict[str, Any]]:
         """Return log loss, accuracy and macro-F1 for every division."""
-        rows: list[dict[str, object]] = []
+        rows: list[dict[str, Any]] = []
         for i, name in enumerate(self.names):
             here = (self.division == i) & self.known
             if not here.any():
@@ -83,11 +84,11 @@ class Judged:
             own, y = log_p[here], self.y[here]
             best = own.argmax(axis=1)
             loss = -np.maximum(own[np.arange(len(y)), y], np.log(_LEAST)).mean()
-            row: dict[str, object] = {
+            row: dict[str, Any] = {
                 "candidate": candidate, "domain": name, "log_loss": float(loss), "accuracy": float((best == y).mean())
             }  # fmt: skip
             if with_f1:
-                row["macro_f1"] = float(f1_score(y, best, labels=np.unique(y), average="macro", zero_division=0))
+                row["macro_f1"] = macro_f1(y, best)
             rows.append(row)
         return rows
 
@@ -100,7 +101,14 @@ class Judged:
             return float(-log_softmax(own / np.exp(log_t), axis=1)[rows, y].mean())
 
         low, high = np.log(_TEMPERATURES)
-        return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+        found: Any = minimize_scalar(loss, bounds=(low, high), method="bounded")
+        return float(np.exp(found.x))
+
+
+def macro_f1(y: Int[np.ndarray, " n"], found: Int[np.ndarray, " n"]) -> float:
+    """Return the mean F1 of the classes that are there."""
+    scored: Any = f1_score
+    return float(scored(y, found, labels=np.unique(y), average="macro", zero_division=0))
 
 
 def tempered(log_p: LogP, temperature: float) -> LogP:
@@ -153,13 +161,13 @@ def choose(
     shares
         Shares of the network to compare.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     lines = {c: (judged.temperature(p), p) for c, p in linear.items()}
     nets = {k: (judged.temperature(p), p) for k, p in network.items()}
     for c, (t, p) in lines.items():
-        rows += judged.rows(tempered(p, t), f"linear, C = {c:g}")
+        rows += [row | {"chosen": False} for row in judged.rows(tempered(p, t), f"linear, C = {c:g}")]
     for k, (t, p) in nets.items():
-        rows += judged.rows(tempered(p, t), f"network, {k} axes")
+        rows += [row | {"chosen": False} for row in judged.rows(tempered(p, t), f"network, {k} axes")]
     strength = min(lines, key=lambda c: judged.log_loss(tempered(lines[c][1], lines[c][0])))
     n_axes = min(nets, key=lambda k: judged.log_loss(tempered(nets[k][1], nets[k][0])))
     (t_line, line), (t_net, net) = lines[strength], nets[n_axes]
@@ -173,6 +181,4 @@ def choose(
     best = min(found, key=lambda one: one[0])
     for one in found:
         rows += [row | {"chosen": one is best} for row in one[2]]
-    table = pd.DataFrame(rows)
-    table["chosen"] = table["chosen"].fillna(False).astype(bool)
-    return Choice(strength, n_axes, best[1], table)
+    return Choice(strength, n_axes, best[1], pd.DataFrame(rows))

@@ -45,7 +45,7 @@ def conditional_minimum(p: Any, tau: float) -> Float[np.ndarray, " n"]:
     return np.expm1((2.0 - tau) * _log_power_sum(p, tau)) / (1.0 - tau)
 
 
-def minimizing_probabilities(p: Any, tau: float) -> Float[np.ndarray, "n classes"]:
+def minimizing_distribution(p: Any, tau: float) -> Float[np.ndarray, "n classes"]:
     """Return the softmax at which the conditional risk is least.
 
     Below ``tau = 2`` it is ``p^(1/(2-tau))``, scaled: ``p`` itself at ``tau = 1``, flatter below, sharper above. From 2

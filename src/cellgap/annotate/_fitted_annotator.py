@@ -289,6 +289,14 @@ class FittedAnnotator(eqx.Module):
         )
         return tuple(found)
 
+    def robust_accuracy(
+        self, adata: AnnData, truth: Sequence[str] | np.ndarray | pd.Series, **options: Any
+    ) -> pd.DataFrame:
+        """Return the accuracy under attacks of growing strength; see `cellgap.annotate.accuracy_under_attack`."""
+        from cellgap.annotate._under_attack import accuracy_under_attack
+
+        return accuracy_under_attack(self, adata, truth, **options)
+
     def save(self, folder: str | os.PathLike[str], *, header: dict[str, Any] | None = None) -> Path:
         """Return the folder after writing the annotator there, with further facts; `cellgap.load` reads it."""
         return storage.save(self, folder, header=header)

@@ -1,6 +1,7 @@
 """What the trials say about a fit: accuracies of three kinds of cells, and the loss against what was possible."""
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 
 from cellgap.annotate._choice import Choice
@@ -39,5 +40,5 @@ def with_risk(
     rows = np.searchsorted(source.rows, tried.rows[outside.place])
     log_p = fitted.log_probability(whole.codes[rows])
     own = -log_p[np.arange(len(rows)), source.y[rows]]
-    risk = float(np.mean(np.asarray(comp_sum_of_log_loss(np.maximum(own, 0.0), fitted.tau))))
+    risk = float(np.mean(np.asarray(comp_sum_of_log_loss(jnp.asarray(np.maximum(own, 0.0)), fitted.tau))))
     return eqx.tree_at(lambda f: (f.risk, f.conditional_minimum), fitted, (risk, least))

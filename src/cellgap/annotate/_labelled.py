@@ -72,8 +72,14 @@ class Labelled(eqx.Module):
         order = np.argsort(domain, kind="stable")
         sizes = np.bincount(domain, minlength=1)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        whole = (jnp.asarray(part, jnp.int32) for part in (y, domain, order, starts, sizes))
-        return cls(jnp.asarray(x, jnp.float32), *whole, n_classes, len(sizes))
+
+        def whole(part: Int[np.ndarray, " _"]) -> Int[Array, " _"]:
+            return jnp.asarray(part, jnp.int32)
+
+        return cls(
+            jnp.asarray(x, jnp.float32), whole(y), whole(domain), whole(order), whole(starts), whole(sizes),
+            n_classes, len(sizes),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         """Return the number of cells."""

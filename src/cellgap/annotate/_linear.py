@@ -1,4 +1,4 @@
-"""Linear classifiers with a ridge penalty, for any comp-sum loss, in double precision."""
+"""Linear classifiers with a ridge penalty, for any comp-sum loss."""
 
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def ridge_path(
     max_iterations
         Of L-BFGS, for each.
     """
-    x = np.asarray(x, np.float64)
+    x = np.asarray(x, np.float32)
     present = np.flatnonzero(np.bincount(y, minlength=n_classes))
     label = np.searchsorted(present, y)
     order = np.argsort(strengths)
@@ -80,13 +80,14 @@ def _descended(
     classes = weight.shape[1]
     # Mean loss + |W|^2 / (2 C n); coordinates in which both parts are about equally curved for every axis.
     ridge = 1.0 / (strength * n)
-    scale = 1.0 / np.sqrt(_CURVATURE * np.mean(x**2, axis=0) + ridge)
+    scale = 1.0 / np.sqrt(_CURVATURE * np.mean(x**2, axis=0, dtype=np.float64) + ridge)
     rows = np.arange(n)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         u = flat.reshape(dim + 1, classes)
         w = u[:dim] * scale[:, None]
-        log_share = log_softmax(x @ w + u[dim], axis=1)
+        # Products of all cells in single precision, which halves the time; everything else in double.
+        log_share = log_softmax((x @ w.astype(np.float32)).astype(np.float64) + u[dim], axis=1)
         own = log_share[rows, label]
         value = -own.mean() if tau == 1.0 else np.expm1(np.minimum(-(1 - tau) * own, 300.0)).mean() / (1 - tau)
         pull = np.exp(log_share)
@@ -95,13 +96,13 @@ def _descended(
             pull *= np.exp(np.minimum((tau - 1) * own, 300.0))[:, None]
         pull /= n
         slope = np.empty_like(u)
-        slope[:dim] = scale[:, None] * (x.T @ pull + ridge * w)
+        slope[:dim] = scale[:, None] * ((x.T @ pull.astype(np.float32)).astype(np.float64) + ridge * w)
         slope[dim] = pull.sum(axis=0)
         return float(value + ridge * (w**2).sum() / 2), slope.ravel()
 
     start = np.concatenate([weight / scale[:, None], bias[None]]).ravel()
     done = minimize(
-        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": most, "ftol": 1e-8, "gtol": 1e-5}
+        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": most, "ftol": 1e-7, "gtol": 1e-5}
     )
     u = np.asarray(done.x).reshape(dim + 1, classes)
     return u[:dim] * scale[:, None], u[dim]

@@ -1,6 +1,6 @@
 """Training of several small networks by one compiled program, and their probabilities of cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,15 @@ def built(
     def one(key: PRNGKeyArray) -> Tower:
         return Tower(widths, norm=norm, activation=activation, key=key)
 
-    return eqx.filter_jit(eqx.filter_vmap(one))(keys)
+    # One after the other inside one program, which compiles faster than side by side.
+    return eqx.filter_jit(_each)(one, keys)
+
+
+def _each(build: Callable[[PRNGKeyArray], Tower], keys: Key[Array, " runs"]) -> Tower:
+    rest = eqx.filter(
+        eqx.filter_eval_shape(build, keys[0]), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct), inverse=True
+    )
+    return eqx.combine(jax.lax.map(lambda key: eqx.filter(build(key), eqx.is_array), keys), rest)
 
 
 def schedule_of(learning_rate: float, warmup: int, n_steps: int) -> optax.Schedule:

@@ -8,12 +8,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from cellgap.annotate._axes import Axes, counts_and_rest, normalized
 from cellgap.annotate._comp_sum import CompSum, comp_sum_traced
 from cellgap.annotate._train_classifier import AbstractObjective
 from cellgap.annotate.robust import AbstractRobust
 from cellgap.nn import GhostBatchNorm
-from cellgap.study import Study
 from cellgap.train import Logs
 
 
@@ -68,47 +66,6 @@ class Views(eqx.Module):
 def _cumulative(weight: Float[np.ndarray, " rows"], length: int) -> Float[Array, " length"]:
     total = np.cumsum(weight, dtype=np.float64)
     return jnp.asarray(np.pad(total / total[-1], (0, length - len(weight)), constant_values=1.0), jnp.float32)
-
-
-def thinned_codes(
-    study: Study,
-    rows: Int[np.ndarray, " cells"],
-    axes: Axes,
-    *,
-    n_views: int,
-    least: float,
-    rng: np.random.Generator,
-    in_genes: bool = False,
-) -> Float[np.ndarray, "views cells features"]:
-    """Return cells as they are and, further views, with a random part of their molecules.
-
-    Parameters
-    ----------
-    study, rows
-        The cells; raw counts.
-    axes
-        Coordinates.
-    n_views
-        Views of every cell, the whole one included.
-    least
-        Smallest part of the molecules that is kept; parts are uniform in their logarithm.
-    rng
-        Of parts and molecules.
-    in_genes
-        Return gene space instead of coordinates.
-    """
-    counts, rest = counts_and_rest(study, rows, axes.genes)
-    out = []
-    for view in range(n_views):
-        seen, other = counts, rest
-        if view:
-            part = np.exp(rng.uniform(np.log(least), 0.0, len(rows)))
-            seen = counts.copy()
-            seen.data = rng.binomial(counts.data, np.repeat(part, np.diff(counts.indptr)))
-            other = rng.binomial(rest, part)
-        values = normalized(seen, other, axes.genes.target_sum)
-        out.append(values.toarray() if in_genes else axes.project(values))
-    return np.stack(out)
 
 
 class Projected(eqx.Module):

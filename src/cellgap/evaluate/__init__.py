@@ -9,7 +9,25 @@ from types import ModuleType
 from typing import Any
 
 from cellgap.evaluate import metrics
+from cellgap.evaluate._annotation import annotation
+from cellgap.evaluate._annotation_baselines import FittedBaseline, KNNBaseline, LogisticBaseline, MLPBaseline
+from cellgap.evaluate._annotation_result import AnnotationEvaluation
 from cellgap.evaluate._bootstrap import PairedDifference, paired_bootstrap
+from cellgap.evaluate._classification import (
+    CalibrationCurve,
+    CoverageCurve,
+    absent_rate,
+    accuracy,
+    brier_score,
+    calibration_curve,
+    confusion,
+    coverage_at,
+    coverage_curve,
+    expected_calibration_error,
+    log_loss,
+    macro_f1,
+    unseen_auroc,
+)
 from cellgap.evaluate._cluster import local_workers
 from cellgap.evaluate._count_panels import CountPanel, count_panels, export_counts
 from cellgap.evaluate._embedding import embedding_scores
@@ -32,23 +50,39 @@ __all__ = [
     "GENERATED_METRICS",
     "PAIRED_METRICS",
     "PUBLISHED_METRICS",
+    "AnnotationEvaluation",
+    "CalibrationCurve",
     "Comparison",
     "CountPanel",
+    "CoverageCurve",
     "Evaluation",
+    "FittedBaseline",
     "HeldStart",
     "HeldVelocity",
+    "KNNBaseline",
     "KernelSmooth",
     "LinearLaw",
+    "LogisticBaseline",
+    "MLPBaseline",
     "PairedDifference",
     "Population",
     "Populations",
     "Predictor",
     "SuiteResult",
     "TrainingMean",
+    "absent_rate",
     "accessibility_scores",
+    "accuracy",
+    "annotation",
+    "brier_score",
+    "calibration_curve",
+    "confusion",
     "count_panels",
+    "coverage_at",
+    "coverage_curve",
     "embedding_scores",
     "evaluate",
+    "expected_calibration_error",
     "export_counts",
     "forecast_errors",
     "forecast_scores",
@@ -56,6 +90,8 @@ __all__ = [
     "jaccard_of_networks",
     "knock_out_scores",
     "local_workers",
+    "log_loss",
+    "macro_f1",
     "merit",
     "metrics",
     "network_scores",
@@ -67,6 +103,7 @@ __all__ = [
     "scale",
     "standard_baselines",
     "standard_forecasts",
+    "unseen_auroc",
     "vcc2026",
 ]
 

@@ -1,6 +1,7 @@
 """Neural network modules on rows: Equinox trees of arrays."""
 
-from cellgap.nn._autoencoder import Activation, AutoencoderNet, Norm, Tower, count_nll, trainable
+from cellgap.nn._autoencoder import Activation, AutoencoderNet, Norm, Tower, count_nll, recalibrate, trainable
+from cellgap.nn._ghost_norm import GhostBatchNorm, GhostNorm, Ghosts, Stat, ema_weights, ghost_order
 from cellgap.nn._hard_concrete import (
     LOG_ALPHA_RANGE,
     draw_gates,
@@ -33,6 +34,9 @@ __all__ = [
     "ConvexActivation",
     "FiLM",
     "GateUnit",
+    "GhostBatchNorm",
+    "GhostNorm",
+    "Ghosts",
     "JointAutoencoderNet",
     "Linear",
     "LowRankUpdate",
@@ -43,6 +47,7 @@ __all__ = [
     "Pooling",
     "Quadratic",
     "SharedNet",
+    "Stat",
     "Tower",
     "VelocityNet",
     "bernoulli_nll",
@@ -51,12 +56,15 @@ __all__ = [
     "draw_gates",
     "drawn",
     "elu",
+    "ema_weights",
     "expected_gates",
+    "ghost_order",
     "initial_log_alpha",
     "nb_log_prob",
     "open_probability",
     "poisson_nll",
     "potential_gradient",
+    "recalibrate",
     "settled",
     "time_features",
     "trainable",

@@ -1,6 +1,6 @@
 """An autoencoder of cells: two towers of dense layers, and the dispersion of a count likelihood."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -8,14 +8,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
+from cellgap.errors import DataError
+from cellgap.nn._ghost_norm import GhostBatchNorm, GhostNorm
 from cellgap.nn._likelihood import nb_log_kernel
 from cellgap.nn._mlp import Linear
 from cellgap.storage import storable
 
 Norm = Literal["layer", "batch", "none"]
-Activation = Literal["elu", "gelu"]
+Activation = Literal["elu", "gelu", "relu"]
 _EPSILON = 1e-5
 _MOMENTUM = 0.1
 
@@ -59,6 +62,10 @@ class BatchNorm(eqx.Module):
         )
         return y, moved
 
+    def with_moments(self, mean: Float[Array, " width"], variance: Float[Array, " width"]) -> "BatchNorm":
+        """Return this layer with these running averages."""
+        return BatchNorm(self.scale, self.offset, mean, variance)
+
 
 @storable
 class Tower(eqx.Module):
@@ -69,18 +76,20 @@ class Tower(eqx.Module):
     widths
         Sizes of input, hidden layers and output.
     norm
-        "layer", "batch" or "none".
+        "layer", "batch", "none", or settings of batch normalization in ghosts.
     activation
-        "elu" or "gelu".
+        "elu", "gelu" (tanh approximation) or "relu".
     key
         Random key of the weights.
     """
 
     layers: tuple[Linear, ...]
-    norms: tuple[LayerNorm | BatchNorm | None, ...]
+    norms: tuple[LayerNorm | BatchNorm | GhostNorm | None, ...]
     activation: Activation = eqx.field(static=True)
 
-    def __init__(self, widths: Sequence[int], *, norm: Norm, activation: Activation, key: PRNGKeyArray):
+    def __init__(
+        self, widths: Sequence[int], *, norm: Norm | GhostBatchNorm, activation: Activation, key: PRNGKeyArray
+    ):
         sizes = list(pairwise(widths))
         self.layers = tuple(Linear(a, b, key=k) for (a, b), k in zip(sizes, jr.split(key, len(sizes)), strict=True))
         self.norms = tuple(_norm(norm, width) for width in widths[1:-1])
@@ -97,12 +106,20 @@ class Tower(eqx.Module):
             x = self._activated(x if norm is None else norm(x))
         return x
 
+    def normalized_inputs(self, x: Float[Array, "n n_in"]) -> list[Float[Array, "n _"]]:
+        """Return what every norm sees of every row, with running averages."""
+        seen = []
+        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+            seen.append(layer(x))
+            x = self._activated(seen[-1] if norm is None else norm(seen[-1]))
+        return seen
+
     def training(self, x: Float[Array, "n n_in"]) -> tuple[Float[Array, "n n_out"], "Tower"]:
         """Return the output in training, and the tower with its running averages moved."""
         moved = []
         for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
             x, norm = layer(x), norm
-            if isinstance(norm, BatchNorm):
+            if isinstance(norm, BatchNorm | GhostNorm):
                 x, norm = norm.training(x)
             elif norm is not None:
                 x = norm(x)
@@ -111,6 +128,8 @@ class Tower(eqx.Module):
         return self.layers[-1](x), eqx.tree_at(lambda t: t.norms, self, tuple(moved), is_leaf=lambda n: n is None)
 
     def _activated(self, x: Float[Array, "n width"]) -> Float[Array, "n width"]:
+        if self.activation == "relu":
+            return jax.nn.relu(x)
         return jax.nn.elu(x) if self.activation == "elu" else jax.nn.gelu(x, approximate=True)
 
 
@@ -195,11 +214,39 @@ def trainable(net: Any) -> Any:
     """Return a tree of the same structure: True for parameters, False for running averages (no gradient, no decay)."""
 
     def mark(node: Any) -> Any:
-        if isinstance(node, BatchNorm):
-            return eqx.tree_at(lambda b: (b.scale, b.offset, b.mean, b.variance), node, (True, True, False, False))
+        if isinstance(node, BatchNorm | GhostNorm):
+            marks = jax.tree.map(lambda _: False, node)
+            return eqx.tree_at(lambda b: (b.scale, b.offset), marks, (True, True))
         return True
 
-    return jax.tree.map(mark, net, is_leaf=lambda node: isinstance(node, BatchNorm))
+    return jax.tree.map(mark, net, is_leaf=lambda node: isinstance(node, BatchNorm | GhostNorm))
+
+
+def recalibrate(tower: Tower, blocks: Iterable[Any]) -> Tower:
+    """Return the tower with the exact mean and variance of all given cells in its norms, for inference.
+
+    Running averages lag behind the weights, and those of ghosts of one domain each hold the variance within domains
+    only. Every norm is set after those before it, so cells are read once a norm; the variance is that of a population
+    (divided by the number of cells).
+
+    Parameters
+    ----------
+    tower
+        After training; layers with batch statistics ("batch" or ghosts) are set, others are left.
+    blocks
+        The cells, as blocks of rows (n, n_in) that can be read several times, such as a list; not a generator.
+
+    Raises
+    ------
+    DataError
+        There are no cells, or the blocks cannot be read again.
+    """
+    for place, norm in enumerate(tower.norms):
+        if isinstance(norm, BatchNorm | GhostNorm):
+            mean, variance = _population(tower, blocks, place)
+            given = norm.with_moments(jnp.asarray(mean, norm.mean.dtype), jnp.asarray(variance, norm.mean.dtype))
+            tower = eqx.tree_at(lambda t, place=place: t.norms[place], tower, given)
+    return tower
 
 
 def count_nll(
@@ -227,8 +274,34 @@ def count_nll(
     return log_factorials - jnp.sum(nb_log_kernel(counts, log_library[:, None] + log_rates, log_theta), axis=-1)
 
 
-def _norm(kind: Norm, width: int) -> LayerNorm | BatchNorm | None:
+def _norm(kind: Norm | GhostBatchNorm, width: int) -> LayerNorm | BatchNorm | GhostNorm | None:
+    if isinstance(kind, GhostBatchNorm):
+        return kind.build(width)
     one, zero = jnp.ones(width), jnp.zeros(width)
     if kind == "layer":
         return LayerNorm(one, zero)
     return BatchNorm(one, zero, jnp.zeros(width), jnp.ones(width)) if kind == "batch" else None
+
+
+def _population(
+    tower: Tower, blocks: Iterable[Any], place: int
+) -> tuple[Float[np.ndarray, " width"], Float[np.ndarray, " width"]]:
+    """Return mean and variance over all cells of what one norm sees; blocks are merged in double precision."""
+    n, mean, squares = 0, np.zeros(()), np.zeros(())
+    for block in blocks:
+        center, spread = (np.asarray(part[place], float) for part in _block_moments(tower, jnp.asarray(block)))
+        total = n + len(block)
+        shift = center - mean
+        mean = mean + shift * (len(block) / total)
+        squares = squares + spread * len(block) + shift**2 * (n * len(block) / total)
+        n = total
+    if n == 0:
+        raise DataError("Recalibration found no cells: give blocks that can be read several times, such as a list.")
+    return mean, squares / n
+
+
+@eqx.filter_jit
+def _block_moments(tower: Tower, x: Float[Array, "n n_in"]) -> tuple[list[Any], list[Any]]:
+    """Return mean and variance of what every norm sees of a block."""
+    seen = tower.normalized_inputs(x)
+    return [jnp.mean(part, 0) for part in seen], [jnp.var(part, 0) for part in seen]
