@@ -132,7 +132,7 @@ class Digits:
     @classmethod
     def split(cls, seed: int) -> "Digits":
         x, y = load_digits(return_X_y=True)
-        x = x.astype(np.float32) / 16
+        x, y = np.asarray(x, np.float32) / 16, np.asarray(y)
         order = np.random.default_rng(seed).permutation(len(y))
         train, test = order[:N_TRAIN], order[N_TRAIN:]
         part, held = train[: N_TRAIN * 4 // 5], train[N_TRAIN * 4 // 5 :]

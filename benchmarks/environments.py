@@ -67,6 +67,14 @@ SCVI = Peer(
     variable="CELLGAP_SCVI_PYTHON",
     probe="import scvi; assert scvi.__version__ == '1.4.2'",
 )
+# It calls an option of logistic regression that scikit-learn 1.8 no longer has.
+CELLTYPIST = Peer(
+    name="celltypist",
+    requirements=("celltypist==1.7.1", "scikit-learn<1.8"),
+    variable="CELLGAP_CELLTYPIST_PYTHON",
+    probe="import celltypist, sklearn, importlib.metadata as i;"
+    " assert i.version('celltypist') == '1.7.1' and sklearn.__version__ < '1.8'",
+)
 SCIB = Peer(
     name="scib",
     requirements=("scib-metrics==0.5.10", "harmonypy==2.1.0", "jax==0.10.2", "numpy==2.4.6"),

@@ -77,7 +77,7 @@ def test_conditional_minimum_is_the_least_risk_of_scores(tau):
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 1.3, 1.7, 1.99])
-def test_minimizing_distribution_reach_the_minimum_and_others_do_not(tau):
+def test_minimizing_distribution_reaches_the_minimum_and_others_do_not(tau):
     rng = np.random.default_rng(1)
     p = rng.dirichlet(np.ones(5), size=10)
     best = minimizing_distribution(p, tau)

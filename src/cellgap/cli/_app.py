@@ -42,6 +42,11 @@ app.command(
     help="Contrastive representations of cells, with a diagnosis of what their pairs keep and lose.",
 )
 app.command(
+    "cellgap.cli._annotate:app",
+    name="annotate",
+    help="Label cells of donors that were never seen, and say which to leave without a label.",
+)
+app.command(
     "cellgap.cli._dynamics:app",
     name="dynamics",
     help="Learn a law of cells in time: forecast, network, knock-outs.",

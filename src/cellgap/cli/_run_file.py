@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ SECTIONS = {
     "design": None,
     "split": None,
     "model": None,
+    "annotate": ("label",),
     "compare": ("models",),
     "run": ("folder", "seed"),
 }
@@ -83,6 +84,8 @@ class RunFile:
         Where the run is kept.
     seed
         Of the split (unless it names its own) and of the fit.
+    annotate
+        ``label`` of an annotator; empty for other models.
     """
 
     data: Path
@@ -92,6 +95,7 @@ class RunFile:
     model: Mapping[str, Any]
     folder: Path
     seed: int
+    annotate: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is written into the run's folder; all that decides the numbers."""
@@ -100,6 +104,7 @@ class RunFile:
             "design": dict(self.design),
             "split": dict(self.split),
             "model": dict(self.model),
+            **({"annotate": dict(self.annotate)} if self.annotate else {}),
             "run": {"seed": self.seed},
         }
 
@@ -167,7 +172,7 @@ def set_value(values: dict[str, Any], change: str) -> None:
     values[keys[-1]] = value
 
 
-def checked(values: Mapping[str, Any], base: Path, folder: Path | None) -> RunFile:
+def checked(values: Mapping[str, Any], base: Path, folder: Path | None, *, annotates: bool = False) -> RunFile:
     """Return the run that the sections of a file describe.
 
     Parameters
@@ -178,6 +183,8 @@ def checked(values: Mapping[str, Any], base: Path, folder: Path | None) -> RunFi
         Folder that relative paths start from.
     folder
         Replaces the folder of the file.
+    annotates
+        Whether an annotator of cells is wanted; other models are wanted otherwise.
 
     Raises
     ------
@@ -203,6 +210,7 @@ def checked(values: Mapping[str, Any], base: Path, folder: Path | None) -> RunFi
     backed = values["data"].get("backed", False)
     if not isinstance(backed, bool):
         raise ConfigError(f"[data] backed must be true or false, found {backed!r}.")
+    annotate = _annotate(values, annotates)
     model = _model(values["model"], base)
     design = _design(values["design"], base)
     split = {"seed": seed, **_split(values["split"])}
@@ -210,7 +218,7 @@ def checked(values: Mapping[str, Any], base: Path, folder: Path | None) -> RunFi
     if not data.exists():
         raise ConfigError(f"[data] path: there is no file {str(data)!r}.")
     kept = base / text_of(run.get("folder", "run"), "[run] folder") if folder is None else folder
-    return RunFile(data.resolve(), backed, design, split, model, kept.resolve(), seed)
+    return RunFile(data.resolve(), backed, design, split, model, kept.resolve(), seed, annotate)
 
 
 def text_of(value: Any, where: str) -> str:
@@ -218,6 +226,22 @@ def text_of(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{where} must be a text, found {value!r}.")
     return value
+
+
+def _annotate(values: Mapping[str, Any], annotates: bool) -> dict[str, str]:
+    """Return the section of annotators; refuse it, and them, where another model is wanted, and the other way round."""
+    kind, section = values["model"]["kind"], values.get("annotate", {})
+    if not annotates:
+        if kind == "Annotator" or section:
+            raise ConfigError(
+                "[model] kind 'Annotator' and [annotate] belong to classifiers of cells: see `cellgap annotate fit`."
+            )
+        return {}
+    if kind != "Annotator":
+        raise ConfigError(f"[model] kind {kind!r} is no annotator: take 'Annotator', or `cellgap fit`.")
+    if "label" not in section:
+        raise ConfigError("[annotate] needs 'label', the column of obs with the classes: label = \"cell_type\".")
+    return {"label": text_of(section["label"], "[annotate] label")}
 
 
 def _design(section: Mapping[str, Any], base: Path) -> dict[str, Any]:

@@ -27,10 +27,11 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
     ConfigError
         A kind or setting is unknown, or a value is wrong.
     """
-    from cellgap import embed, generate, transport
+    from cellgap import annotate, embed, generate, transport
 
     estimators = {name: getattr(transport, name) for name in ESTIMATORS}
     estimators |= {"CFGen": generate.CFGen, "ContrastiveEmbedding": embed.ContrastiveEmbedding}
+    estimators["Annotator"] = annotate.Annotator
     return from_dict(_completed(section, estimators, "[model]", base))
 
 
@@ -143,7 +144,7 @@ def _has_no_default(field: dataclasses.Field) -> bool:
 
 def _kinds_of(hint: Any) -> dict[str, type]:
     """Return the settings that a field takes: its class, or the classes of its interface; none for plain values."""
-    from cellgap import embed, encode, space
+    from cellgap import annotate, embed, encode, space
 
     if encode.AbstractEncoder in (hint, *typing.get_args(hint)):
         by_treatment = (
@@ -166,6 +167,9 @@ def _kinds_of(hint: Any) -> dict[str, type]:
         return {cls.__name__: cls for cls in samplers}
     if hint is embed.AbstractEncoder:
         return {cls.__name__: cls for cls in (embed.MLPEncoder, embed.LinearEncoder, embed.ResidualEncoder)}
+    if annotate.robust.AbstractRobust in (hint, *typing.get_args(hint)):
+        trainings = (annotate.PGDTraining, annotate.TRADES, annotate.SmoothAdversarial)
+        return {cls.__name__: cls for cls in trainings}
     if typing.get_origin(hint) is tuple:
         hint = typing.get_args(hint)[0]
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
