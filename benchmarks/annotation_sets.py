@@ -1,4 +1,4 @@
-"""Sets of labelled cells of several domains: RNA mixtures, two chemistries, donors, sequencing runs, a drug response."""
+"""Labelled cells of several domains: RNA mixtures, two chemistries, donors, sequencing runs, a drug response."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ Nothing heavy is imported until it is used: ``import cellgap`` and ``cellgap --h
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 _WHERE = {
     "Annotator": "annotate",

@@ -31,7 +31,7 @@ from cellgap.annotate.robust import (
 )
 from cellgap.annotate.robust._training import attacked_batch
 from cellgap.errors import ConfigError, ConvergenceError
-from cellgap.nn import Tower
+from cellgap.nn import GhostBatchNorm, Tower
 from cellgap.settings import from_dict, to_dict
 from cellgap.train import Loop
 
@@ -189,9 +189,10 @@ def test_constant_classifier_is_refused_with_its_remedy(clouds):
         train_robust(network(), uneven, strong, optax.adamw(1e-2), Loop(n_steps=120, chunk=60), key=jr.key(0))
 
 
-def test_batch_statistics_are_refused(clouds):
+@pytest.mark.parametrize("norm", ["batch", GhostBatchNorm()], ids=str)
+def test_batch_statistics_are_refused(norm, clouds):
     with pytest.raises(ConfigError, match="without batch statistics"):
-        train_robust(network(norm="batch"), clouds, SETTINGS[0], optax.adamw(1e-2), Loop(n_steps=1), key=jr.key(0))
+        train_robust(network(norm=norm), clouds, SETTINGS[0], optax.adamw(1e-2), Loop(n_steps=1), key=jr.key(0))
 
 
 @pytest.mark.parametrize("robust", SETTINGS, ids=lambda robust: type(robust).__name__)

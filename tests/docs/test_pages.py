@@ -17,6 +17,7 @@ PAGES = (
     "docs/generate.md",
     "docs/dynamics.md",
     "docs/embed.md",
+    "docs/annotate.md",
     "docs/stream.md",
     "docs/evaluate.md",
     "docs/scale.md",

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+import pandas as pd
 from jaxtyping import PRNGKeyArray
 from pydantic import BeforeValidator, Field, model_validator
+from scipy.special import log_softmax
 
 from cellgap.annotate._axes import Axes
 from cellgap.annotate._choice import SHARES, Choice, LogP, choose
@@ -27,7 +29,7 @@ from cellgap.annotate._networks import built, distances_of, said_by, schedule_of
 from cellgap.annotate._source import Source
 from cellgap.annotate._thinned import ThinnedCounts
 from cellgap.annotate._trial import Prepared, Trials, gathered, linear_said
-from cellgap.annotate._unseen import Prototypes, Seen, thresholds_of
+from cellgap.annotate._unseen import Prototypes, Seen, Thresholds, thresholds_of
 from cellgap.annotate._views import Views, ViewsObjective
 from cellgap.annotate.drm import Guarded, GuardedResult, Trainer, fit_guarded
 from cellgap.annotate.robust import AbstractRobust
@@ -227,7 +229,7 @@ class _Fit:
     ) -> None:
         self.settings, self.source, self.label = settings, source, label
         self.folder, self.progress = folder, progress
-        self.keys = dict(zip(("tau", "trial", "final", "unseen", "guarded", "views"), jr.split(key, 6), strict=True))
+        self.keys = dict(zip(("tau", "trial", "final", "guarded", "views"), jr.split(key, 5), strict=True))
         self.genes = settings.genes or default_genes(source.study)
         self.n_classes = len(source.classes)
         self.tau = 1.0
@@ -249,18 +251,18 @@ class _Fit:
         shares = SHARES if s.robust is None else (1.0,)
         choice = choose(outside.judged, outside.linear, outside.network, shares)
         line = ridge_path(whole.codes, self.source.y, self.n_classes, (choice.strength,), tau=self.tau)[0]
-        everything = np.arange(len(self.source))
-        result = self._train(
-            [(whole, self.source, everything, None)] * s.n_members,
-            choice.n_axes,
-            self.keys["final"],
-            "final",
-            "classifier",
+        # Networks without one of the classes are trained beside those that are kept: by the same program.
+        left = self._left_out()
+        runs = [(whole, self.source, np.arange(len(self.source)), c) for c in (*[None] * s.n_members, *left)]
+        result = self._train(runs, choice.n_axes, self.keys["final"], "final", "classifier")
+        nets, without = (
+            jax.tree.map(lambda leaf, part=part: leaf[part], result.state.net)
+            for part in (slice(None, s.n_members), slice(s.n_members, None))
         )
         guarded = self._guarded(whole, choice.n_axes)
         n_proto = min(n_axes)
         prototypes = Prototypes.of(whole.codes[:, :n_proto], self.source.y, self.n_classes)
-        thresholds, table = self._thresholds(whole, trials, choice, prototypes)
+        thresholds, table = self._thresholds(whole, trials, choice, prototypes, left, without)
         t, d = distances_of(result, 0)
         fitted = FittedAnnotator(
             name="Annotator",
@@ -271,7 +273,7 @@ class _Fit:
             axes=whole.axes,
             weight=line.weight.astype(np.float32),
             bias=line.bias.astype(np.float32),
-            nets=result.state.net,
+            nets=nets,
             n_axes=choice.n_axes,
             scale=whole.scale(choice.n_axes),
             guarded=guarded,
@@ -438,35 +440,30 @@ class _Fit:
         erm = Trainer(lambda key: self._tower(n_axes, key), objective, self._optimizer(), s.loop, s.clip)
         return fit_guarded(data, erm, s.guarded, key=self.keys["guarded"])
 
-    def _thresholds(self, whole: Prepared, trials: Trials, choice: Choice, prototypes: Prototypes) -> Any:
+    def _left_out(self) -> list[int]:
+        """Return the classes that are left out in turn, to see what happens to types without a label."""
+        count = np.bincount(self.source.y, minlength=self.n_classes)
+        return [c for c in range(self.n_classes) if count[c] >= _LEAST_UNSEEN and self.n_classes > 2]
+
+    def _thresholds(
+        self, whole: Prepared, trials: Trials, choice: Choice, prototypes: Prototypes, left: list[int], without: Any
+    ) -> tuple[Thresholds, pd.DataFrame]:
         """Return thresholds from known cells of left-out domains, and from types that are left out in turn."""
         s, source, outside = self.settings, self.source, trials.outside
         calibrated = choice.mixture(outside.linear[choice.strength], outside.network[choice.n_axes])
         known = Seen(np.exp(calibrated.max(axis=1)), outside.distance).kept(outside.judged.known)
-        count = np.bincount(source.y, minlength=self.n_classes)
-        left = [c for c in range(self.n_classes) if count[c] >= _LEAST_UNSEEN and self.n_classes > 2]
+        n_proto = np.asarray(prototypes.means).shape[1]
+        some = np.searchsorted(source.rows, self.some.rows)
+        x, y = whole.codes[some], source.y[some]
         unseen: dict[str, Seen] = {}
-        if left:
-            some = self.some
-            where = np.searchsorted(source.rows, some.rows)
-            codes = Prepared(whole.axes, where, whole.codes[where])
-            all_of_them = np.arange(len(some))
-            runs = [(codes, some, all_of_them, c) for c in left]
-            result = self._train(runs, choice.n_axes, self.keys["unseen"], "unseen", "types left out")
-            n_proto = np.asarray(prototypes.means).shape[1]
-            for i, c in enumerate(left):
-                here = some.y == c
-                x = codes.codes[here]
-                net = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], result.state.net)
-                train = ~here
-                line = ridge_path(codes.codes[train], some.y[train], self.n_classes, (choice.strength,), tau=self.tau)[
-                    0
-                ]
-                log_line = line.scores(x) - np.logaddexp.reduce(line.scores(x), axis=1, keepdims=True)
-                log_p = choice.mixture(log_line, said_by(net, x[:, : choice.n_axes] / whole.scale(choice.n_axes)))
-                unseen[source.classes[c]] = Seen(
-                    np.exp(log_p.max(axis=1)), prototypes.without(c).distance(x[:, :n_proto])
-                )
+        for i, c in enumerate(left):
+            here = y == c
+            line = ridge_path(x[~here], y[~here], self.n_classes, (choice.strength,), tau=self.tau)[0]
+            net = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], without)
+            said = said_by(net, x[here][:, : choice.n_axes] / whole.scale(choice.n_axes))
+            log_p = choice.mixture(log_softmax(line.scores(x[here]), axis=1), said)
+            distance = prototypes.without(c).distance(x[here][:, :n_proto])
+            unseen[source.classes[c]] = Seen(np.exp(log_p.max(axis=1)), distance)
         return thresholds_of(known, unseen, false_assignment=s.false_assignment, most_unassigned=s.most_unassigned)
 
     def _tower(self, n_axes: int, key: PRNGKeyArray) -> Tower:

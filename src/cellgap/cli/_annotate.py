@@ -199,7 +199,8 @@ def evaluate(
         return 130
     if as_json:
         scores = {"summary": found.summary(), "targets": found.table}
-        print(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in scores.items()}, indent=1))
+        plain = {name: json.loads(table.to_json(orient="records") or "[]") for name, table in scores.items()}
+        print(json.dumps(plain, indent=1))
     else:
         show(found)
     if report is not None:

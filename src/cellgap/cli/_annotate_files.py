@@ -89,6 +89,7 @@ def told(table: "pd.DataFrame") -> "Iterator[RenderableType]":
     from rich.text import Text
 
     from cellgap.annotate import UNASSIGNED
+    from cellgap.report._words import count
 
     shown = Table()
     for name in ("label", "cells", "share", "mean probability"):
@@ -101,6 +102,6 @@ def told(table: "pd.DataFrame") -> "Iterator[RenderableType]":
     yield shown
     reasons = table.loc[table["label"] == UNASSIGNED, "reason"].value_counts()
     for reason, n in list(reasons.items())[:_MOST_REASONS]:
-        yield f"{n:,} cells {reason}"
+        yield f"{count(n, 'cell')} {reason}"
     if len(reasons) > _MOST_REASONS:
         yield f"and {len(reasons) - _MOST_REASONS} further reasons, in the column {PREFIX}reason"

@@ -151,11 +151,19 @@ class AnnotationEvaluation:
         se = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
         return float(values.mean()) if len(values) else float("nan"), se, len(values)
 
-    def confusion(self, method: str) -> pd.DataFrame:
-        """Return numbers of cells by true and most probable class, over all targets and seeds; unseen ones too."""
+    def confusion(self, method: str, *, given: bool = False) -> pd.DataFrame:
+        """Return numbers of cells by true and most probable class, over all targets and seeds; unseen ones too.
+
+        Parameters
+        ----------
+        method
+            Of which method.
+        given
+            By the label that was given instead: "unassigned" is then one of the columns.
+        """
         cells = self._cells(method)
         names = sorted({*cells["truth"], *cells["best"]})
-        return confusion(cells["truth"], cells["best"], names)
+        return confusion(cells["truth"], cells["label" if given else "best"], names)
 
     def calibration(self, method: str) -> CalibrationCurve:
         """Return the calibration curve of all cells of known classes, over all targets and seeds."""

@@ -3,6 +3,7 @@
 Knows arrays, frames and `Gap` only; who fills a `ReportData` need not have used the rest of cellgap.
 """
 
+from cellgap.report._annotation import AnnotationData, Difference, DistanceLines, write_annotation_report
 from cellgap.report._data import DoseCurve, PopulationView, ReportData
 from cellgap.report._dynamics import Course, DynamicsData, KnockOuts, write_dynamics_report
 from cellgap.report._embedding import EmbeddingData, write_embedding_report
@@ -13,7 +14,10 @@ from cellgap.report._scores import shown_conditions
 from cellgap.report._stream import StreamData, write_stream_report
 
 __all__ = [
+    "AnnotationData",
     "Course",
+    "Difference",
+    "DistanceLines",
     "DoseCurve",
     "DynamicsData",
     "EmbeddingData",
@@ -26,6 +30,7 @@ __all__ = [
     "ReportData",
     "StreamData",
     "shown_conditions",
+    "write_annotation_report",
     "write_dynamics_report",
     "write_embedding_report",
     "write_generation_report",
