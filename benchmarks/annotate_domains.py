@@ -15,6 +15,7 @@ lose only where a source domain misleads it. The other lines have no target.
 """
 
 import argparse
+import gc
 import math
 import tempfile
 from collections import Counter
@@ -173,6 +174,9 @@ def every(several: list[Cells], settings: Guarded, targets: int) -> Iterator[tup
     for target in range(targets):
         for seed, cells in enumerate(several):
             yield target, seed, measured(cells, target, settings, seed)
+        # A program takes memory maps, of which a process has 65,530.
+        jax.clear_caches()
+        gc.collect()
 
 
 def report(name: str, several: list[Cells], settings: Guarded, quick: bool) -> None:

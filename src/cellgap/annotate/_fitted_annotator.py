@@ -30,6 +30,9 @@ UNASSIGNED = "unassigned"
 _BLOCK = 20_000
 # The learning rate falls along a cosine: over this first part it hardly does.
 _FLAT_PART = 0.3
+# Dictionaries in trees of arrays are sorted by name.
+_TRIALS = pd.Index(["candidate", "domain", "log_loss", "accuracy", "macro_f1", "chosen"])
+_UNSEEN = pd.Index(["class", "n_cells", "labelled", "auroc"])
 
 
 @storable
@@ -147,12 +150,12 @@ class FittedAnnotator(eqx.Module):
     def trials(self) -> pd.DataFrame:
         """The choice: one row a candidate and domain that was left out, with the columns ``candidate, domain``,
         ``log_loss, accuracy, macro_f1, chosen``."""  # noqa: D205, D209
-        return pd.DataFrame(self.trials_table)
+        return pd.DataFrame(self.trials_table, columns=_TRIALS)
 
     @property
     def unseen(self) -> pd.DataFrame:
         """Types left out of the labels in turn: ``class, n_cells, labelled`` (share that got a label), ``auroc``."""
-        return pd.DataFrame(self.unseen_table)
+        return pd.DataFrame(self.unseen_table, columns=_UNSEEN)
 
     @property
     def temperature(self) -> float:

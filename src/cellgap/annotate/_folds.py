@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cellgap.annotate._choose_tau import stratified_folds
+from cellgap.errors import DataError
 
 _LEAST_INSIDE = 20
 
@@ -57,6 +58,11 @@ def folds_of(
         Share of the cells of the other domains that is set aside.
     seed
         Of the random choices.
+
+    Raises
+    ------
+    DataError
+        Classes and domains are confounded: no domain that is left out has a class that others have too.
     """
     rng = np.random.default_rng(seed)
     if len(names) == 1:
@@ -75,6 +81,12 @@ def folds_of(
         if len(held) < _LEAST_INSIDE:
             held = held[:0]
         folds.append(Division(title, np.setdiff1d(rest, held), np.sort(held), out))
+    if not any(np.isin(y[f.outside], y[f.train]).any() for f in folds):
+        raise DataError(
+            f"Classes and domains are confounded: where domains are left out in turn ({', '.join(titles[:3])}"
+            f"{', ...' if len(titles) > 3 else ''}), no class that they have is left in the others; name domains that "
+            "share classes, or none."
+        )
     return folds
 
 

@@ -13,6 +13,8 @@ from cellgap.storage import storable
 
 _GRID = 40
 _SAMPLE = 20_000
+# Where all known cells are told with certainty, a cell is not unsure for a rounding error.
+_SURE = 1.0 - 1e-9
 
 
 @storable
@@ -136,7 +138,7 @@ def thresholds_of(
     """
     best = None
     for share in np.linspace(0.0, most_unassigned, _GRID + 1)[1:]:
-        p = float(np.quantile(known.probability, share / 2))
+        p = min(float(np.quantile(known.probability, share / 2)), _SURE)
         d = float(np.quantile(known.distance, 1 - share / 2))
         rates = [float(((u.probability >= p) & (u.distance <= d)).mean()) for u in unseen.values()]
         rate = float(np.mean(rates)) if rates else float("nan")

@@ -246,9 +246,8 @@ def annotation_verdict(data: AnnotationData) -> Verdict:
     if not others:
         return Verdict("unclear", "No baseline to compare with.", tuple(sentences))
     best = max(others, key=lambda d: float(rows[d.baseline]["accuracy"]))
-    margin = f"{fixed(100 * abs(best.mean), 1)} points" + (
-        f" ± {fixed(100 * best.error, 1)}" if math.isfinite(best.error) else ""
-    )
+    error = f" ± {fixed(100 * best.error, 1)}" if math.isfinite(best.error) else ""
+    margin = f"{fixed(100 * abs(best.mean), 1)}{error} points"
     clear = math.isfinite(best.error) and abs(best.mean) > _CLEAR * best.error and best.mean != 0
     side = "higher" if best.mean >= 0 else "lower"
     told = f"Paired over {count(best.n, 'target')}, its accuracy is {margin} {side} than that of {best.baseline}."

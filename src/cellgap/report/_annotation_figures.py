@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from cellgap.report._draw import (
     ACCENT,
@@ -78,19 +79,20 @@ def targets_picture(table: pd.DataFrame, score: str, order: Sequence[str], own: 
         ax.plot([values.mean()] * 2, [y - 0.3, y + 0.3], color=INK, linewidth=2.2, solid_capstyle="butt")
         if len(values) > 1:
             worst = int(np.argmin(values))
-            ax.annotate(shorten(names[worst], 16), (values[worst], y), xytext=(0, -15), textcoords="offset points",
-                        ha="left", va="center", fontsize=SMALL, color=MUTED, annotation_clip=False)  # fmt: skip
+            ax.annotate(shorten(names[worst], 12), (values[worst], y), xytext=(-7, 0), textcoords="offset points",
+                        ha="right", va="center", fontsize=SMALL, color=MUTED, annotation_clip=False)  # fmt: skip
         low = min(low, float(values.min()))
         told.append(f"{method} {fixed(values.mean())} ({fixed(values.min())} at worst)")
     ax.set_ylim(len(methods) - 0.45, -0.55)
     span = max(1.0 - low, 0.02)
-    ax.set_xlim(low - 0.08 * span, 1.0 + 0.04 * span)
+    # Room for the name of the worst target, left of its dot.
+    ax.set_xlim(low - 0.3 * span, 1.0 + 0.04 * span)
     ax.set_yticks(range(len(methods)), [shorten(m, 18) for m in methods])
     for text, method in zip(ax.get_yticklabels(), methods, strict=True):
         text.set(color=INK, weight="bold" if method == own else "normal")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    linear(ax.xaxis)
+    _round_ticks(ax.xaxis)
     ax.grid(axis="x", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.set_xlabel(_SCORES[score])
@@ -128,9 +130,7 @@ def calibration_picture(curves: Mapping[str, Any], own: str) -> Picture | None:
     ax.set(xlim=(low, 1.0), ylim=(low, 1.0))
     linear(ax.xaxis)
     linear(ax.yaxis)
-    sentence = (
-        "Confidence against accuracy of all cells of all targets. On the dashed line probabilities mean what they say"
-    )
+    sentence = "Accuracy over confidence, all cells of all targets. On the dashed line probabilities mean what they say"
     if own in curves:
         confidence, right, n = (np.asarray(values, float) for values in curves[own])
         error = float(np.sum(n * np.abs(right - confidence)) / n.sum())
@@ -163,8 +163,8 @@ def coverage_picture(curves: Mapping[str, Any], own: str) -> Picture | None:
     ax.axhline(0.95, color=MUTED, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
     low = max(0.0, low - 0.06 * (1 - low))
     ax.set(xlim=(0, 1), ylim=(low, 1.0 + 0.02 * (1 - low)))
-    linear(ax.xaxis)
-    linear(ax.yaxis)
+    _round_ticks(ax.xaxis)
+    _round_ticks(ax.yaxis)
     sentence = f"Accuracy where only the most confident cells get a label; dashed: 95 %.{told}"
     return Picture(to_svg(fig, sentence, "coverage"), sentence)
 
@@ -172,7 +172,7 @@ def coverage_picture(curves: Mapping[str, Any], own: str) -> Picture | None:
 def _curves(curves: Mapping[str, Any], own: str, x: str, y: str) -> tuple[Any, Any, list[str]]:
     """Return a panel with the names of its lines above, the annotator last, so that it is drawn on top."""
     names = [*(name for name in curves if name != own), *([own] if own in curves else [])]
-    heads = names[::-1]
+    heads = [*names[-1:], *names[:-1]] if own in curves else names
     width, height = 400.0, 350.0
     fig, ax = panel(width, height, left=54, right=14, top=34, bottom=46)
     place = 14.0
@@ -183,6 +183,12 @@ def _curves(curves: Mapping[str, Any], own: str, x: str, y: str) -> tuple[Any, A
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     return fig, ax, names
+
+
+def _round_ticks(axis: Any, *, whole: bool = False) -> None:
+    """Give an axis few ticks at round numbers, whole ones where asked."""
+    linear(axis)
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
 
 
 def _line(name: str, names: Sequence[str], own: str) -> dict[str, Any]:
@@ -262,13 +268,13 @@ def _attack(kind: str, table: pd.DataFrame) -> Picture:
     for a, b in zip(x, y, strict=True):
         ax.annotate(fixed(b), (a, b), xytext=(5, 8), textcoords="offset points", fontsize=SMALL, ha="left")
     ax.set(xlim=(0, max(float(x.max()), 1e-9)), ylim=(0, 1.02))
-    linear(ax.xaxis)
-    linear(ax.yaxis)
+    _round_ticks(ax.xaxis, whole=kind == "counts")
+    _round_ticks(ax.yaxis)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.set_xlabel(axis)
     ax.set_ylabel("share that stays right")
     band = " The band is from the worst target to the best." if several else ""
-    sentence = f"{about} From {percent(float(y[0]))} to {percent(float(y[-1]))} at {number(x[-1])}.{band}"
+    sentence = f"{about} From {percent(float(y[0]))} to {percent(float(y[-1]))} at {x[-1]:g}.{band}"
     return Picture(to_svg(fig, sentence, f"attack-{kind.replace('_', '-')}"), sentence)
 
 
@@ -290,7 +296,7 @@ def distance_picture(
     logarithmic(ax.xaxis, float(t.min()), float(t.max()))
     linear(ax.yaxis)
     ax.set_xlabel("updates")
-    ax.set_ylabel("distance of the weights from their start")
+    ax.set_ylabel("distance from the start")
     sentence = f"Weights move {number(d[-1])} away from their start in {int(t[-1]):,} updates."
     if lines is not None:
         x = np.geomspace(3, max(lines.until, 3.1), 60)
