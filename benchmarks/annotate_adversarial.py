@@ -13,13 +13,14 @@ highest accuracy under PGD on cross-entropy and on margin; then the network is t
 same choice among all trainings is printed too. Test images choose nothing.
 "Equal accuracy without attack" means: on the test, mean over seeds, at most 1 point below plain training. The standard
 error of one accuracy near 98 % is .6 points on 497 images, so that a difference below 1 point is noise.
-Targets: the chosen comp-sum loss beats plain training by 10 points in the worst case, at equal accuracy without attack;
+Targets: the training chosen of all, and the comp-sum loss chosen of its kind, beat plain training by 10 points in the
+worst case, at equal accuracy without attack;
 no sign of hidden gradients; the smooth loss with the certified nu bounds the error on every attacked test image; more
 steps of PGD never raise accuracy by more than half a point. TRADES and PGD training are there to compare, and cells
 have no targets: no norm ball is their biology. "3 in 3" means at most 3 molecules more or fewer in at most 3 genes.
-The second part of the first target did not hold in the run that this text was written after: rho .5 and nu 1 were .9
-points below plain training on the held-out images and 1.6 on the test, at the edge of what the choice allows. The
-choice among all trainings was PGD training, .1 points below.
+In the run that this text was written after, the choice among all trainings was PGD training, .1 points below plain
+training without attack. The comp-sum loss missed: rho .5 and nu 1 were .9 points below on the held-out images and 1.6
+on the test, at the edge of what the choice allows. (The choice among all was printed without a target in that run.)
 About 5 CPU-minutes; ``--quick`` is one seed and few steps (2 CPU-minutes, mostly compiling), to see that it runs.
 """
 
@@ -222,8 +223,13 @@ def on_digits(seeds: int, steps: int) -> None:
     bar("digits", "worst case, chosen comp-sum loss less plain, points", mine["worst"] - plain["worst"], ">= 10")
     bar("digits", "clean, plain less chosen comp-sum loss, points", plain["clean"] - mine["clean"], f"<= {EQUAL:g}")
     best = means[overall]
-    bar("digits", f"worst case, chosen of all ({overall}) less plain, points", best["worst"] - plain["worst"])
-    bar("digits", f"clean, plain less chosen of all ({overall}), points", plain["clean"] - best["clean"])
+    bar("digits", f"worst case, chosen of all ({overall}) less plain, points", best["worst"] - plain["worst"], ">= 10")
+    bar(
+        "digits",
+        f"clean, plain less chosen of all ({overall}), points",
+        plain["clean"] - best["clean"],
+        f"<= {EQUAL:g}",
+    )
     for name in PEERS:
         bar("digits", f"worst case, chosen comp-sum loss less {name}, points", mine["worst"] - means[name]["worst"])
     bar("checks", "signs of hidden gradients, all networks", failed, "<= 0")

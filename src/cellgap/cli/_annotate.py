@@ -44,6 +44,7 @@ tau = 1.0
 
 [model.loop]
 n_steps = 800
+chunk = 100                     # steps between two looks
 
 [run]
 folder = "annotator"
