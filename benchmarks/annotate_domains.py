@@ -11,7 +11,12 @@ norm). The rules before "guarded" are as published: independent heads, no penalt
 with the library's default penalty, calibrated, chosen by leaving source domains out.
 How to read: accuracy on targets, mean over seeds. A D6 line is the mean of guarded less ERM over seeds and targets plus
 its standard error, paired; it holds from 0 on. Where the guard falls back to ERM the two are the same model, so it can
-lose only where a source domain misleads it. The other lines have no target.
+lose only where source domains mislead it. The other lines have no target.
+A first run, on seeds 0 to 2, let a rule replace ERM for one standard error: it did in 6 of 42 cases, drew level on
+digits, and lost 0.23 ± 0.16 points on RNA mixtures, where D6 did not hold. Nine rules are compared on five to seven
+domains, so the best of them clears one standard error by chance; the limit now allows for their number. It was changed
+after that result, so these are other seeds.
+The default takes about 5 CPU-minutes.
 """
 
 import argparse
@@ -55,6 +60,7 @@ from children import say, table
 from real_sets import data_root
 
 CAPABILITY = "annotate"
+FIRST_SEED = 3  # 0 to 2 were looked at, see above
 ANGLES = (0, 15, 30, 45, 60, 75)
 PER_DOMAIN, GENES = 16, 1000
 METHODS = ("ERM", "shared head", "mean of heads", "least entropy", "entropy^-1", "most similar", "guarded")
@@ -172,7 +178,7 @@ def measured(cells: Cells, target: int, settings: Guarded, seed: int) -> tuple[d
 def every(several: list[Cells], settings: Guarded, targets: int) -> Iterator[tuple[int, int, Any]]:
     """Yield target, seed and what was measured; seeds of a target have the same shapes and follow one another."""
     for target in range(targets):
-        for seed, cells in enumerate(several):
+        for seed, cells in enumerate(several, FIRST_SEED):
             yield target, seed, measured(cells, target, settings, seed)
         # A program takes memory maps, of which a process has 65,530.
         jax.clear_caches()
@@ -220,7 +226,12 @@ def main() -> None:
         # Seeds and targets of equal shape are the same program, which is compiled once.
         jax.config.update("jax_compilation_cache_dir", str(Path(cache)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        report("rotated digits", [rotated_digits(seed) for seed in range(seeds)], settings, args.quick)
+        report(
+            "rotated digits",
+            [rotated_digits(seed) for seed in range(FIRST_SEED, FIRST_SEED + seeds)],
+            settings,
+            args.quick,
+        )
         report("RNA mixtures", [rna_mixtures()] * seeds, settings, args.quick)
 
 

@@ -28,6 +28,7 @@ from cellgap.annotate.drm import (
     subset,
     temperature_losses,
 )
+from cellgap.annotate.drm._guarded import margin_of
 from cellgap.errors import ConfigError
 from cellgap.nn import Linear, Tower
 from cellgap.storage import load, save
@@ -161,6 +162,16 @@ def test_erm_stays_unless_a_rule_gains_more_than_a_standard_error():
     assert rule.kind == "entropy" and "+1.5" in sentence
     assert choose((erm, a_choice("shared", np.zeros(4))))[0].kind == "erm"
     assert choose((erm, sure, a_choice("similarity", [0.03, 0.02, 0.03, 0.02])))[0].kind == "similarity"
+
+
+def test_the_best_of_many_rules_has_to_gain_more():
+    # Student's t with one degree of freedom is Cauchy: its quantile at q is tan(pi (q - 1/2)).
+    assert np.isclose(margin_of(1, 2), np.tan(np.pi * (0.5 - 0.1587)))
+    assert np.isclose(margin_of(1, 10_000), 1.0, atol=1e-3)
+    assert margin_of(9, 7) > margin_of(2, 7) > margin_of(1, 7) > 1.0
+    erm, rule = a_choice("erm", np.zeros(4)), a_choice("shared", [0.01, 0.02, 0.01, 0.0])
+    assert choose((erm, rule))[0].kind == "shared"
+    assert choose((erm, *[rule] * 9))[0].kind == "erm"
 
 
 def test_rules_are_what_they_say():

@@ -18,6 +18,7 @@ from cellgap.annotate._axes import Axes
 from cellgap.annotate._choice import LogP, Mixture
 from cellgap.annotate._networks import said_by
 from cellgap.annotate._reasons import reasons
+from cellgap.annotate._source import UNASSIGNED
 from cellgap.annotate._unseen import Prototypes, Thresholds
 from cellgap.annotate.drm import GuardedResult
 from cellgap.gap import Gap
@@ -26,7 +27,6 @@ from cellgap.space._reading import rows_of
 from cellgap.storage import storable
 from cellgap.train import WeightDistanceFit, weight_distance_fit
 
-UNASSIGNED = "unassigned"
 _BLOCK = 20_000
 # The learning rate falls along a cosine: over this first part it hardly does.
 _FLAT_PART = 0.3

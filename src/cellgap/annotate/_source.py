@@ -11,6 +11,7 @@ from cellgap.errors import DataError
 from cellgap.study import Role, Split, Study
 from cellgap.study._wording import close_to
 
+UNASSIGNED = "unassigned"
 _FEW_CELLS = 10
 JOIN = " | "
 
@@ -52,7 +53,8 @@ class Source:
         Raises
         ------
         DataError
-            A column is missing, a domain is not known for a labelled cell, or there are too few cells or classes.
+            A column is missing, a domain is not known for a labelled cell, there are too few cells or classes, or a class
+            has the name of no class.
         """
         study = given if isinstance(given, Study) else given.study
         rows = np.arange(study.n_obs) if isinstance(given, Study) else given.cells(Role.TRAIN, Role.VALID)
@@ -63,7 +65,7 @@ class Source:
         if label in domains:
             raise DataError(f"{label!r} is the label: it cannot be a domain too.")
         values = study.obs[label].iloc[rows]
-        if pd.api.types.is_float_dtype(values.dtype) and values.nunique() > len(values) / 2:
+        if pd.api.types.is_float_dtype(values.dtype) and values.nunique() > values.notna().sum() / 2:
             raise DataError(
                 f"obs[{label!r}] holds numbers that hardly repeat: a label is a class, such as a cell type."
             )
@@ -76,6 +78,11 @@ class Source:
         classes, y = np.unique(texts, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"obs[{label!r}] has one class only, {classes[0]!r}: nothing can be told apart.")
+        if UNASSIGNED in classes:
+            raise DataError(
+                f"obs[{label!r}] has a class named {UNASSIGNED!r}, which is what cells without a class are called: rename "
+                "it, or make these labels missing."
+            )
         names, domain = _domains(study.obs.iloc[rows], domains)
         return cls(study, rows, y.astype(int), domain, tuple(map(str, classes)), names, int((~there).sum()))
 

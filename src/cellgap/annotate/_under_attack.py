@@ -144,12 +144,14 @@ def accuracy_under_attack(
     Raises
     ------
     ConfigError
-        No cell has a known class, or the annotator uses domain heads.
+        Cells and classes are not equally many, no cell has a known class, or the annotator uses domain heads.
     DataError, DesignError
         Genes or the layer are missing.
     """
     key = jr.key(0) if key is None else key
     names = np.asarray(truth, dtype=object).astype(str)
+    if len(names) != adata.n_obs:
+        raise ConfigError(f"Give one class for each of the {adata.n_obs} cells, found {len(names)}.")
     rows = np.flatnonzero(np.isin(names, fitted.classes))
     if len(rows) == 0:
         raise ConfigError("None of the cells has a class that the annotator knows: there is nothing to attack.")

@@ -44,7 +44,7 @@ tau = 1.0
 
 [model.loop]
 n_steps = 800
-chunk = 100                     # steps between two looks
+chunk = 100                     # logs, checkpoints and Ctrl-C come between chunks of steps
 
 [run]
 folder = "annotator"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from cellgap.evaluate import AnnotationEvaluation
     from cellgap.report import AnnotationData, DistanceLines
 
+_FIRST = 3  # update that lines through distances start at
+
 
 def report_data(
     folder: Path, settings: Mapping[str, Any], *, evaluation: "AnnotationEvaluation | None" = None
@@ -112,13 +114,12 @@ def _of_fit(fitted: "FittedAnnotator") -> dict[str, Any]:
 
 
 def _lines(moved: "WeightDistance") -> "DistanceLines | None":
-    from cellgap.annotate._fitted_annotator import _FLAT_PART
     from cellgap.report import DistanceLines
 
     fit = moved.fit
     if fit is None:
         return None
-    until = float(moved.t[moved.t <= _FLAT_PART * moved.t[-1]][-1])
+    until = float(moved.t[moved.t >= _FIRST][fit.n - 1])
     return DistanceLines(fit.log_line, fit.sqrt_line, fit.r2_log, fit.r2_sqrt, fit.verdict, until)
 
 

@@ -1,5 +1,6 @@
 """Training of laws: several members (seeds, strengths, a null) side by side in one compiled program."""
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,7 +165,7 @@ def train_law(
     method: Any = "heun",
     substeps: int = 1,
     learn_starts: bool = False,
-    continuity: Float[Array, ""] | float = 0.0,
+    continuity: float = 0.0,
     folder: Path | None = None,
     fingerprint: str = "",
     progress: bool = False,
@@ -191,7 +192,41 @@ def train_law(
     continuity
         Weight of the squared jump from the end of a window to the start of the next one, where starts are learnt.
     """
-    n_steps, n = how.loop.n_steps, data.values.shape[1]
+    n = data.values.shape[1]
+    step, judge = _step_and_judge(penalty, how, n, method, substeps, learn_starts, continuity)
+    adam = optax.scale_by_adam(_BETA1, _BETA2, _EPS)
+    m = len(members.strength)
+    d = data.values.shape[3]
+    shifts = jnp.zeros((m, n, d)) if learn_starts else None
+    first = jnp.full(m, jnp.inf)
+    now = jnp.zeros(m) if valid is None else eqx.filter_jit(judge)(law, valid, members)
+    weights: Any = (law, shifts)  # modules are trees, which the annotations of optax do not say
+    moments = jax.vmap(adam.init)(weights)
+    begin = LawState(law, shifts, moments, jnp.int32(0), jax.tree.map(jnp.array, law), first, now)
+    return fit(
+        eqx.Partial(step, (data, valid, members)),
+        begin,
+        key=key,
+        loop=how.loop,
+        folder=folder,
+        fingerprint=fingerprint,
+        progress=progress,
+        title=title,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _step_and_judge(
+    penalty: AbstractPenalty,
+    how: LawTraining,
+    n: int,
+    method: Any,
+    substeps: int,
+    learn_starts: bool,
+    continuity: float,
+):
+    """Return the function of a training step and the one that judges laws; alike settings share compiled programs."""
+    n_steps = how.loop.n_steps
     schedule = optax.cosine_decay_schedule(how.learning_rate, n_steps, alpha=how.final)
     adam = optax.scale_by_adam(_BETA1, _BETA2, _EPS)
     size = n if how.batch_size is None else min(how.batch_size, n)
@@ -277,24 +312,7 @@ def train_law(
         }
         return LawState(law, shifts, moments, count, best, best_error, now), logs
 
-    m = len(members.strength)
-    d = data.values.shape[3]
-    shifts = jnp.zeros((m, n, d)) if learn_starts else None
-    first = jnp.full(m, jnp.inf)
-    now = jnp.zeros(m) if valid is None else eqx.filter_jit(judge)(law, valid, members)
-    weights: Any = (law, shifts)  # modules are trees, which the annotations of optax do not say
-    moments = jax.vmap(adam.init)(weights)
-    begin = LawState(law, shifts, moments, jnp.int32(0), jax.tree.map(jnp.array, law), first, now)
-    return fit(
-        eqx.Partial(step, (data, valid, members)),
-        begin,
-        key=key,
-        loop=how.loop,
-        folder=folder,
-        fingerprint=fingerprint,
-        progress=progress,
-        title=title,
-    )
+    return step, judge
 
 
 def _along(flags: Bool[Array, " m"], leaf: Array) -> Array:

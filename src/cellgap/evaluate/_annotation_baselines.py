@@ -142,7 +142,10 @@ class LogisticBaseline:
 
 @settings
 class MLPBaseline:
-    """scikit-learn's perceptron on scaled variable genes, all cells alike: empirical risk minimization.
+    """scikit-learn's perceptron on variable genes, all cells alike: empirical risk minimization.
+
+    Log-normalized genes are centered and not scaled, which would make as much of genes that are nearly always 0 as of
+    all others; other measurements are scaled.
 
     Parameters
     ----------
@@ -169,7 +172,8 @@ class MLPBaseline:
 
         space, x, y = _training(split, label, self.n_top)
         center, sd = x.mean(axis=0), x.std(axis=0)
-        scale = np.where(sd > 0, sd, 1.0).astype(np.float32)
+        scaled = (sd > 0) & (space.transform != "lognorm")
+        scale = np.where(scaled, sd, 1.0).astype(np.float32)
         model = MLPClassifier(self.hidden, alpha=self.alpha, max_iter=self.most_epochs, random_state=_seed(key))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
@@ -273,6 +273,7 @@ def _call(function: Callable[[_State], Logs], state: _State) -> Logs:
     return function(state)
 
 
+@lru_cache(maxsize=16)
 def _scan(length: int) -> Callable[..., tuple[Any, Logs]]:
     def chunk(given: tuple[Any, ...], state: _State) -> tuple[_State, Logs]:
         step, key, start, *batches = given

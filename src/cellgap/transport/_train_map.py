@@ -1,6 +1,7 @@
 """Training of a perturbation network on a problem: the step, the validation, the schedule."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -172,6 +173,7 @@ def shared_mesh(optimization: Optimization, problem: Problem) -> Mesh | None:
     return mesh
 
 
+@functools.lru_cache(maxsize=16)
 def map_step(
     settings: Objective,
     optimization: Optimization,
@@ -182,6 +184,8 @@ def map_step(
     mesh: Mesh | None = None,
 ):
     """Return the function ``(problem, state, key) -> (state, logs)``: one update of the weights.
+
+    For the same arguments it is the same function, so fits that differ by seed or data alone share a program.
 
     Parameters
     ----------
@@ -297,13 +301,16 @@ def validation(valid: Problem):
     cells of few conditions are dealt onto folds, so that the noise of a comparison between two states is known (see
     `criterion` of `cellgap.train.fit`).
     """
-    n_folds = fold_count(valid)
+    return eqx.Partial(_validate(fold_count(valid)), valid)
 
+
+@functools.lru_cache(maxsize=16)
+def _validate(n_folds: int):
     def validate(valid: Problem, state: MapState):
         ks = jnp.arange(valid.n_conditions)
         return {"valid": jax.lax.map(lambda k: held_out_energy(state.average, valid, k, n_folds), ks)}
 
-    return eqx.Partial(validate, valid)
+    return validate
 
 
 def held_out_energy(net: PerturbationNet, valid: Problem, k: Int[Array, ""], n_folds: int) -> Float[Array, " folds"]:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import Field, model_validator
+from scipy.stats import t as student
 
 from cellgap.annotate._labelled import Labelled
 from cellgap.annotate.drm._calibration import head_temperatures, temperature_losses
@@ -27,6 +28,7 @@ from cellgap.train import Loop
 
 LEAST_DOMAINS = 3
 _OUTSIDE = 0.95
+_CHANCE = 0.1587  # of a standard normal above one standard deviation
 
 
 @settings
@@ -94,7 +96,7 @@ def fit_guarded(
     """Return the classifier, chosen by leaving every source domain out in turn.
 
     For every source domain a network with heads and an ERM model learn from the others and are scored on it. A rule
-    replaces ERM only where its mean accuracy is higher by more than one standard error, paired over domains. Heads are
+    replaces ERM only where its mean accuracy is higher by more than chance allows, see `choose`. Heads are
     calibrated on the same left-out domains: the temperature of head ``i``, for use on domain ``j``, is fitted on the
     domains other than both, each read by the network that did not learn from it. So no cell is set aside, and no label
     of domain ``j`` enters what is judged on it except through networks that serve its calibration.
@@ -187,19 +189,30 @@ def _chosen(data: Labelled, plain: list[Any], nets: list[DomainHeadsNet], rules:
 
 
 def choose(choices: tuple[Choice, ...]) -> tuple[Rule, str]:
-    """Return the rule to use and why: ERM, the first, unless another gains more than one standard error on it."""
+    """Return the rule to use and why: ERM, the first, unless the best of the others gains more than chance would.
+
+    One standard error is what a rule that is no better passes in 16 % of cases; the best of several passes it far more
+    often. So the limit is the number of standard errors that one of them passes in 16 % of cases, if each does so in
+    equal part: by Bonferroni, with Student's t for the few domains.
+    """
     erm, others = choices[0], choices[1:]
+    limit = margin_of(len(others), int(np.asarray(erm.accuracy).size))
     best = max(others, key=lambda c: c.mean)
-    able = [c for c in others if c.gain > c.se]
+    able = [c for c in others if c.gain > limit * c.se]
     if not able:
         return erm.rule, (
-            f"ERM: no rule gains more than one standard error on it where source domains are left out; the best is "
-            f"{best.rule}, {100 * best.gain:+.1f} ± {100 * best.se:.1f} points."
+            f"ERM: none of {len(others)} rules gains more than {limit:.1f} standard errors on it where source domains "
+            f"are left out; the best is {best.rule}, {100 * best.gain:+.1f} ± {100 * best.se:.1f} points."
         )
     won = max(able, key=lambda c: c.mean)
     return won.rule, (
         f"{won.rule}: {100 * won.gain:+.1f} ± {100 * won.se:.1f} points on ERM where source domains are left out."
     )
+
+
+def margin_of(n_rules: int, n_domains: int) -> float:
+    """Return how many standard errors the best of some rules has to gain, over so many domains."""
+    return float(student.ppf(1.0 - _CHANCE / n_rules, n_domains - 1))
 
 
 def _choice(rule: Rule, accuracy: Float[np.ndarray, " domains"], erm: Float[np.ndarray, " domains"]) -> Choice:
