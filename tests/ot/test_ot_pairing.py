@@ -16,6 +16,12 @@ def clouds(n: int = 6, d: int = 2) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(rng.normal(size=(n, d)), jnp.float32), jnp.asarray(rng.normal(size=(n, d)) + 0.7, jnp.float32)
 
 
+def pairs_of_keys(x: jax.Array, y: jax.Array, epsilon: float, n: int) -> np.ndarray:
+    """Return the partners of `n` draws, one after the other in one compiled program."""
+    draw = jax.jit(lambda keys: jax.lax.map(lambda key: draw_pairs(x, y, epsilon=epsilon, key=key).partner, keys))
+    return np.asarray(draw(jax.vmap(jr.key)(jnp.arange(n))))
+
+
 @pytest.mark.parametrize("m", [1, 2, 7, 16, 19])
 def test_columns_are_those_of_the_inverse_distribution(m):
     rng = np.random.default_rng(m)
@@ -64,8 +70,7 @@ def test_small_epsilon_pairs_optimally_and_large_epsilon_independently():
     # Far apart compared with the noise of the draw.
     found = draw_pairs(x, y, epsilon=1e-4, key=jr.key(0), max_iterations=5000)
     np.testing.assert_array_equal(found.partner, assignment(np.asarray(x), np.asarray(y), cost="sqeuclidean")[0])
-    partners = np.concatenate([draw_pairs(x, y, epsilon=1e4, key=jr.key(i)).partner for i in range(60)])
-    counts = np.bincount(partners, minlength=16)
+    counts = np.bincount(pairs_of_keys(x, y, 1e4, 60).ravel(), minlength=16)
     assert ((counts - 60) ** 2 / 60).sum() < chi2.ppf(0.999, 15)
 
 
@@ -91,6 +96,5 @@ def test_padding_is_never_drawn_and_changes_nothing(filler):
 
 def test_cells_at_one_point_are_paired_evenly():
     x = jnp.ones((16, 2))
-    partners = np.concatenate([draw_pairs(x, x, epsilon=0.05, key=jr.key(i)).partner for i in range(60)])
-    counts = np.bincount(partners, minlength=16)
+    counts = np.bincount(pairs_of_keys(x, x, 0.05, 60).ravel(), minlength=16)
     assert ((counts - 60) ** 2 / 60).sum() < chi2.ppf(0.999, 15)

@@ -169,10 +169,36 @@ def train_field(
     key, folder, fingerprint, progress
         As in `cellgap.train.fit`.
     """
-    n_steps = how.loop.n_steps
-    schedule = optax.cosine_decay_schedule(how.learning_rate, n_steps, alpha=how.final)
-    optimizer = optax.chain(optax.clip_by_global_norm(how.clip), optax.adamw(schedule, weight_decay=how.weight_decay))
-    n, k = how.batch_size, field.n_attributes
+    weights: Any = field
+    # Buffers are donated step to step, so the average needs its own.
+    start = FieldState(field, jax.tree.map(jnp.array, field), _optimizer_of(how).init(weights), jnp.int32(0))
+    return fit(
+        eqx.Partial(_step(how, field.n_attributes), cells),
+        start,
+        key=key,
+        loop=how.loop,
+        validate=None if valid is None else eqx.Partial(held_out_errors(how.sigma), valid),
+        folder=folder,
+        fingerprint=fingerprint,
+        progress=progress,
+        title="latent flow",
+    )
+
+
+def _schedule_of(how: FlowTraining) -> optax.Schedule:
+    return optax.cosine_decay_schedule(how.learning_rate, how.loop.n_steps, alpha=how.final)
+
+
+def _optimizer_of(how: FlowTraining) -> optax.GradientTransformation:
+    adamw = optax.adamw(_schedule_of(how), weight_decay=how.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(how.clip), adamw)
+
+
+@functools.lru_cache(maxsize=16)
+def _step(how: FlowTraining, k: int):
+    """Return the function ``(cells, state, key) -> (state, logs)`` of `k` attributes: one update of the weights."""
+    schedule, optimizer = _schedule_of(how), _optimizer_of(how)
+    n = how.batch_size
     modes = how.modes(k)
 
     def step(cells: LatentCells, state: FieldState, key: PRNGKeyArray):
@@ -199,22 +225,10 @@ def train_field(
         logs = {"loss": loss, "learning_rate": jnp.asarray(schedule(state.count))}
         return FieldState(new, average, optimizer_state, state.count + 1), logs
 
-    weights: Any = field
-    # Buffers are donated step to step, so the average needs its own.
-    start = FieldState(field, jax.tree.map(jnp.array, field), optimizer.init(weights), jnp.int32(0))
-    return fit(
-        eqx.Partial(step, cells),
-        start,
-        key=key,
-        loop=how.loop,
-        validate=None if valid is None else eqx.Partial(held_out_errors(how.sigma), valid),
-        folder=folder,
-        fingerprint=fingerprint,
-        progress=progress,
-        title="latent flow",
-    )
+    return step
 
 
+@functools.lru_cache(maxsize=16)
 def held_out_errors(sigma: float):
     """Return the function that judges a state by its errors on held-out cells: always the same noise and times."""
 
