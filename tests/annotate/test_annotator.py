@@ -39,24 +39,23 @@ SETTINGS = Annotator(
     linear_axes=10,
     strengths=(0.1, 1.0),
 )
-DEPTH = 0.6
 TABLE = ["label", "best", "probability", "second", "second_probability", "novelty", "reason"]
 
 
-def small_cells(n: int = 400, types: str = "abcd", seed: int = 0) -> AnnData:
-    """Counts of 60 genes: eight markers of every type, five of every donor; type e has much of genes of donor d0."""
+def small_cells(n: int = 400, seed: int = 0) -> AnnData:
+    """Counts of 60 genes: eight markers of every type, five of every donor."""
     rng = np.random.default_rng(seed)
-    kind, donor = rng.integers(len(types), size=n), rng.integers(4, size=n)
+    kind, donor = rng.integers(4, size=n), rng.integers(4, size=n)
     level = np.full((n, 60), 0.6)
-    for j, name in enumerate(types):
-        start = 8 * "abcde".index(name)
-        level[kind == j, slice(40, 45) if name == "e" else slice(start, start + 8)] += 9.0 if name == "e" else 2.5
+    for j, name in enumerate("abcd"):
+        start = 8 * "abcd".index(name)
+        level[kind == j, start : start + 8] += 2.5
     for j in range(4):
         level[donor == j, 40 + 5 * j : 45 + 5 * j] += 1.5
-    counts = rng.poisson(level * rng.gamma(8, 1 / 8, size=(n, 1)) * DEPTH)
+    counts = rng.poisson(level * rng.gamma(8, 1 / 8, size=(n, 1)) * 0.6)
     obs = pd.DataFrame(
         {
-            "cell_type": np.array(list(types))[kind],
+            "cell_type": np.array(list("abcd"))[kind],
             "donor": np.array(["d0", "d1", "d2", "d3"])[donor],
             "drug": np.array(["none", "x"])[rng.integers(2, size=n)],
         },
@@ -155,21 +154,44 @@ def test_what_the_trials_say_is_true_of_the_new_donor(fitted: FittedAnnotator, n
     assert minimizability.value == max(fitted.risk - fitted.conditional_minimum, 0.0)
     assert 0 <= fitted.conditional_minimum < 0.3 and 0 < fitted.risk < 0.3
     moved = fitted.weight_distance
-    assert moved.t[-1] == 60 and (np.diff(moved.t) > 0).all() and moved.d[0] > 0 and moved.d[-1] > moved.d[0]
+    assert moved.t[-1] == 60 and (np.diff(moved.t) > 0).all() and 0 < moved.d[1] < moved.d[-1]
     assert [row["step"] for row in fitted.history] == [30, 60]
     assert fitted.history[1]["loss"] < fitted.history[0]["loss"]
     assert "4 classes of 'cell_type', 3 domains" in str(fitted)
 
 
-def test_a_type_that_was_never_labelled_is_left_unassigned(fitted: FittedAnnotator) -> None:
-    strangers = small_cells(150, "e", seed=3)
-    table = fitted.predict(strangers)
-    assert (table["label"] == UNASSIGNED).mean() > 0.8
-    known = fitted.predict(small_cells(150, "abcd", seed=3))
-    assert (known["label"] == UNASSIGNED).mean() < 0.1
+@pytest.fixture(scope="module")
+def without_type_d(adata: AnnData) -> FittedAnnotator:
+    return fit(without_d3(adata[adata.obs["cell_type"] != "d"].copy()))
+
+
+def test_a_type_that_was_never_there_is_more_novel(without_type_d: FittedAnnotator, adata: AnnData) -> None:
+    new = (adata.obs["cell_type"] == "d").to_numpy()
+    known = (adata.obs["donor"] == "d3").to_numpy() & ~new
+    novelty = without_type_d.predict(adata)["novelty"].to_numpy()
+    order = np.argsort(np.argsort(novelty[known | new])) + 1.0
+    ranks = order[new[known | new]]
+    auroc = (ranks.sum() - len(ranks) * (len(ranks) + 1) / 2) / (len(ranks) * known.sum())
+    assert auroc > 0.8
+    unassigned = without_type_d.predict(adata)["label"].to_numpy() == UNASSIGNED
+    assert unassigned[known].mean() < 0.1 and unassigned[new].mean() > unassigned[known].mean() + 0.1
+
+
+@pytest.mark.xfail(strict=True, reason="axes, whitening and temperatures of the trials have seen the type left out")
+def test_types_left_out_in_the_trials_are_treated_as_ones_that_were_never_there(
+    fitted: FittedAnnotator, without_type_d: FittedAnnotator, adata: AnnData
+) -> None:
+    new = adata[adata.obs["cell_type"] == "d"].copy()
+    labelled = float((without_type_d.predict(new)["label"] != UNASSIGNED).mean())
+    assert labelled == pytest.approx(fitted.unseen.set_index("class")["labelled"]["d"], abs=0.2)
+
+
+def test_the_table_of_unseen_types_is_what_thresholds_were_chosen_by(fitted: FittedAnnotator) -> None:
     unseen = fitted.unseen
     assert list(unseen["class"]) == list("abcd") and (unseen["auroc"] > 0.9).all()
     assert unseen["labelled"].mean() == pytest.approx(fitted.thresholds.false_assignment)
+    assert fitted.thresholds.reached == (fitted.thresholds.false_assignment <= SETTINGS.false_assignment)
+    assert f"{fitted.thresholds.false_assignment:.0%} are given one all the same" in str(fitted)
 
 
 def test_genes_are_found_by_name(half: FittedAnnotator, new_donor: AnnData) -> None:
@@ -276,11 +298,10 @@ def test_robust_training_is_of_networks_alone(hardened: FittedAnnotator, new_don
 @pytest.mark.parametrize(
     "settings",
     [
-        {"norm": GhostBatchNorm(size=32), "batch_size": 64},
         {"norm": GhostBatchNorm(size=16, ghosts="stratified"), "batch_size": 64, "balance": "domains"},
-        {"norm": "batch", "balance": "domains", "n_members": 2},
+        {"norm": "batch", "balance": "domains"},
     ],
-    ids=["ghosts", "stratified ghosts", "batch"],
+    ids=["ghosts", "batch"],
 )
 def test_norms_whose_cells_are_normalized_together(adata: AnnData, new_donor: AnnData, settings: Any) -> None:
     found = fit(without_d3(adata), **settings)

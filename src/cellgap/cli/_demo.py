@@ -1,5 +1,6 @@
 """``cellgap demo``: a simulated drug screen from files to predictions, scores and a page, with the truth at hand."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,11 @@ from cellgap.cli._say import note, show, warn
 from cellgap.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.table import Table
 
     from cellgap.cli._run_folder import Run
-    from cellgap.study import Condition, Split
+    from cellgap.study import Condition
     from cellgap.study._simulate import SimulatedScreen
 
 DRUG = "C3"
@@ -176,13 +178,32 @@ def _against_truth(run: "Run", screen: "SimulatedScreen") -> "Table":
     table.add_column("predictor")
     for question in questions:
         table.add_column(question, justify="right")
-    shares = {name: _shares(predictor, split, screen, z, source) for name, predictor in predictors.items()}
+    rows = {c: np.intersect1d(source, split.study.rows(c.control)) for c in split.test_conditions}
+    effects = _true_effects(screen, fitted.space, rows)
+    shares = {name: _shares(predictor, z, rows, effects) for name, predictor in predictors.items()}
     for name, found in shares.items():
         table.add_row(name, *(found.get(question, "no answer") for question in questions))
     return table
 
 
-def _shares(predictor, split: "Split", screen: "SimulatedScreen", z, source) -> dict[str, str]:
+def _true_effects(
+    screen: "SimulatedScreen", space, rows: "dict[Condition, np.ndarray]"
+) -> "dict[Condition, np.ndarray]":
+    """Return the mean effect of every condition on every gene, over four measurements of its control cells."""
+    import numpy as np
+
+    @functools.cache
+    def mean(condition: "Condition", control: "Condition") -> np.ndarray:
+        drawn = (screen.counts(condition, of[control], seed=seed) for seed in range(4))
+        return np.mean([np.asarray(space.measured(counts)).mean(0) for counts in drawn], axis=0)
+
+    of = {c.control: at for c, at in rows.items()}
+    return {c: mean(c, c.control) - mean(c.control, c.control) for c in rows}
+
+
+def _shares(
+    predictor, z: "np.ndarray", rows: "dict[Condition, np.ndarray]", effects: "dict[Condition, np.ndarray]"
+) -> dict[str, str]:
     """Return one minus the squared error of the mean effect over its size, by question."""
     import numpy as np
 
@@ -190,18 +211,14 @@ def _shares(predictor, split: "Split", screen: "SimulatedScreen", z, source) -> 
 
     error: dict[str, float] = {}
     size: dict[str, float] = {}
-    for condition in split.test_conditions:
-        rows = np.intersect1d(source, split.study.rows(condition.control))
+    for condition, effect in effects.items():
+        cells = z[rows[condition]]
         try:
-            moved = predictor.transport(z[rows], condition)
+            moved = predictor.transport(cells, condition)
         except ConditionError:
             continue
         space = predictor.space
-        predicted = np.asarray(space.decode(np.asarray(moved))).mean(0) - np.asarray(space.decode(z[rows])).mean(0)
-        drawn = [screen.counts(condition, rows, seed=seed) for seed in range(4)]
-        true = np.mean([np.asarray(space.measured(counts)).mean(0) for counts in drawn], axis=0)
-        before = [screen.counts(condition.control, rows, seed=seed) for seed in range(4)]
-        effect = true - np.mean([np.asarray(space.measured(counts)).mean(0) for counts in before], axis=0)
+        predicted = np.asarray(space.decode(np.asarray(moved))).mean(0) - np.asarray(space.decode(cells)).mean(0)
         question = _question(condition)
         error[question] = error.get(question, 0.0) + float(((predicted - effect) ** 2).sum())
         size[question] = size.get(question, 0.0) + float((effect**2).sum())

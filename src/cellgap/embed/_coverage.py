@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
-from sklearn.neighbors import NearestNeighbors
 
 from cellgap.embed._cells import Cells
 from cellgap.embed._pair_sample import Project, projected, sample_pairs
@@ -31,6 +30,8 @@ def coverage_curve(
     key
         Random key.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     rng = np.random.default_rng(np.asarray(jr.key_data(key)).ravel().astype(np.uint64))
     n = len(pairs.able)
     some = np.sort(rng.choice(n, min(_CELLS, n), replace=False))

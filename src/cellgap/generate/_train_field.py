@@ -1,5 +1,6 @@
 """Training of a latent field by flow matching: batches, times, which attributes are told, the average of weights."""
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

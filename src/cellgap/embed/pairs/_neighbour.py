@@ -8,7 +8,6 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from pydantic import BeforeValidator, Field
-from sklearn.neighbors import NearestNeighbors
 
 from cellgap.embed.pairs._interface import AbstractFittedPairs, AbstractPairs, PairCells, Pairs, Support
 from cellgap.embed.pairs._same_condition import _tuple, numbered, texts_of
@@ -119,6 +118,8 @@ class FittedNeighbours(AbstractFittedPairs):
 
 def _nearest(x: np.ndarray, rows: np.ndarray, others: np.ndarray, k: int, *, itself: bool) -> Int[np.ndarray, "n k"]:
     """Return the nearest of `others` to each row; a cell is not its own neighbour."""
+    from sklearn.neighbors import NearestNeighbors
+
     k = min(k, len(others) - itself)
     if k < 1:
         return np.empty((len(rows), 0), np.int64)
