@@ -191,7 +191,7 @@ def report(name: str, several: list[Cells], settings: Guarded, quick: bool) -> N
     chosen = [Counter() for _ in names]
     placed = [Counter() for _ in names]
     for target, seed, (found, rule, gain, where) in every(several, settings, len(names)):
-        accuracy[:, target, seed] = [found[method] for method in METHODS]
+        accuracy[:, target, seed - FIRST_SEED] = [found[method] for method in METHODS]
         chosen[target][rule] += 1
         placed[target][where] += 1
         say(f"{name}, target {names[target]}, seed {seed}: {rule} ({100 * gain:+.1f} on sources), {where}")
