@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ _TEMPERATURES = (0.1, 20.0)
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the network in a mixture that are compared."""
 
+Criterion = Literal["balanced_log_loss", "log_loss"]
 LogP = Float[np.ndarray, "cells classes"]
 
 
@@ -70,12 +71,12 @@ class Judged:
     y: Int[np.ndarray, " cells"]
     known: Bool[np.ndarray, " cells"]
 
-    def log_loss(self, log_p: LogP) -> float:
-        """Return the mean over divisions of the mean log loss."""
-        return float(np.mean([row["log_loss"] for row in self.rows(log_p, "", with_f1=False)]))
+    def loss(self, log_p: LogP, criterion: Criterion) -> float:
+        """Return the mean over divisions of a loss."""
+        return float(np.mean([row[criterion] for row in self.rows(log_p, "", with_f1=False)]))
 
     def rows(self, log_p: LogP, candidate: str, *, with_f1: bool = True) -> list[dict[str, Any]]:
-        """Return log loss, accuracy and macro-F1 for every division."""
+        """Return losses, accuracy and macro-F1 for every division."""
         rows: list[dict[str, Any]] = []
         for i, name in enumerate(self.names):
             here = (self.division == i) & self.known
@@ -83,9 +84,12 @@ class Judged:
                 continue
             own, y = log_p[here], self.y[here]
             best = own.argmax(axis=1)
-            loss = -np.maximum(own[np.arange(len(y)), y], np.log(_LEAST)).mean()
+            loss = -np.maximum(own[np.arange(len(y)), y], np.log(_LEAST))
+            count = np.bincount(y)
+            by_class = np.bincount(y, weights=loss)[count > 0] / count[count > 0]
             row: dict[str, Any] = {
-                "candidate": candidate, "domain": name, "log_loss": float(loss), "accuracy": float((best == y).mean())
+                "candidate": candidate, "domain": name, "log_loss": float(loss.mean()),
+                "balanced_log_loss": float(by_class.mean()), "accuracy": float((best == y).mean()),
             }  # fmt: skip
             if with_f1:
                 row["macro_f1"] = macro_f1(y, best)
@@ -136,7 +140,7 @@ class Choice:
     mixture
         Of both.
     trials
-        Table with the columns ``candidate, domain, log_loss, accuracy, macro_f1, chosen``.
+        Table with the columns ``candidate, domain, log_loss, balanced_log_loss, accuracy, macro_f1, chosen``.
     """
 
     strength: float
@@ -146,9 +150,13 @@ class Choice:
 
 
 def choose(
-    judged: Judged, linear: dict[float, LogP], network: dict[int, LogP], shares: Sequence[float] = SHARES
+    judged: Judged,
+    linear: dict[float, LogP],
+    network: dict[int, LogP],
+    shares: Sequence[float] = SHARES,
+    criterion: Criterion = "balanced_log_loss",
 ) -> Choice:
-    """Return the strength, the number of axes and the mixture of least log loss on domains that were left out.
+    """Return the strength, the number of axes and the mixture of least loss on domains that were left out.
 
     Parameters
     ----------
@@ -160,6 +168,8 @@ def choose(
         Log-probabilities of networks by number of axes.
     shares
         Shares of the network to compare.
+    criterion
+        Which loss: a mean over cells, or over classes.
     """
     rows: list[dict[str, Any]] = []
     lines = {c: (judged.temperature(p), p) for c, p in linear.items()}
@@ -168,8 +178,8 @@ def choose(
         rows += [row | {"chosen": False} for row in judged.rows(tempered(p, t), f"linear, C = {c:g}")]
     for k, (t, p) in nets.items():
         rows += [row | {"chosen": False} for row in judged.rows(tempered(p, t), f"network, {k} axes")]
-    strength = min(lines, key=lambda c: judged.log_loss(tempered(lines[c][1], lines[c][0])))
-    n_axes = min(nets, key=lambda k: judged.log_loss(tempered(nets[k][1], nets[k][0])))
+    strength = min(lines, key=lambda c: judged.loss(tempered(lines[c][1], lines[c][0]), criterion))
+    n_axes = min(nets, key=lambda k: judged.loss(tempered(nets[k][1], nets[k][0]), criterion))
     (t_line, line), (t_net, net) = lines[strength], nets[n_axes]
     found = []
     for share in shares:
@@ -177,7 +187,7 @@ def choose(
         mixture = Mixture(share, t_line, t_net, judged.temperature(both))
         name = f"{share:.0%} network of {n_axes} axes, {1 - share:.0%} linear of C = {strength:g}"
         calibrated = mixture(line, net)
-        found.append((judged.log_loss(calibrated), mixture, judged.rows(calibrated, name)))
+        found.append((judged.loss(calibrated, criterion), mixture, judged.rows(calibrated, name)))
     best = min(found, key=lambda one: one[0])
     for one in found:
         rows += [row | {"chosen": one is best} for row in one[2]]

@@ -79,7 +79,7 @@ class AnnotatorFit:
         trials, tried = self._trials(n_axes)
         outside = trials.outside
         shares = SHARES if s.robust is None else (1.0,)
-        choice = choose(outside.judged, outside.linear, outside.network, shares)
+        choice = choose(outside.judged, outside.linear, outside.network, shares, s.criterion)
         line = ridge_path(whole.codes, self.source.y, self.n_classes, (choice.strength,), tau=self.tau)[0]
         # Networks without one of the classes are trained beside those that are kept: by the same program.
         left = self._left_out()

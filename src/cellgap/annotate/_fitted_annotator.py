@@ -31,7 +31,7 @@ _BLOCK = 20_000
 # The learning rate falls along a cosine: over this first part it hardly does.
 _FLAT_PART = 0.3
 # Dictionaries in trees of arrays are sorted by name.
-_TRIALS = pd.Index(["candidate", "domain", "log_loss", "accuracy", "macro_f1", "chosen"])
+_TRIALS = pd.Index(["candidate", "domain", "log_loss", "balanced_log_loss", "accuracy", "macro_f1", "chosen"])
 _UNSEEN = pd.Index(["class", "n_cells", "labelled", "auroc"])
 
 
@@ -149,7 +149,7 @@ class FittedAnnotator(eqx.Module):
     @property
     def trials(self) -> pd.DataFrame:
         """The choice: one row a candidate and domain that was left out, with the columns ``candidate, domain``,
-        ``log_loss, accuracy, macro_f1, chosen``."""  # noqa: D205, D209
+        ``log_loss, balanced_log_loss, accuracy, macro_f1, chosen``."""  # noqa: D205, D209
         return pd.DataFrame(self.trials_table, columns=_TRIALS)
 
     @property

@@ -53,8 +53,8 @@ class Source:
         Raises
         ------
         DataError
-            A column is missing, a domain is not known for a labelled cell, there are too few cells or classes, or a class
-            has the name of no class.
+            A column is missing, a domain is not known for a labelled cell, there are too few cells or classes, or a
+            class has the name of no class.
         """
         study = given if isinstance(given, Study) else given.study
         rows = np.arange(study.n_obs) if isinstance(given, Study) else given.cells(Role.TRAIN, Role.VALID)
@@ -80,8 +80,8 @@ class Source:
             raise DataError(f"obs[{label!r}] has one class only, {classes[0]!r}: nothing can be told apart.")
         if UNASSIGNED in classes:
             raise DataError(
-                f"obs[{label!r}] has a class named {UNASSIGNED!r}, which is what cells without a class are called: rename "
-                "it, or make these labels missing."
+                f"obs[{label!r}] has a class named {UNASSIGNED!r}, which is what cells without a class are called: "
+                "rename it, or make these labels missing."
             )
         names, domain = _domains(study.obs.iloc[rows], domains)
         return cls(study, rows, y.astype(int), domain, tuple(map(str, classes)), names, int((~there).sum()))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import importlib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -27,11 +29,11 @@ def estimator_of(section: Mapping[str, Any], base: Path) -> Any:
     ConfigError
         A kind or setting is unknown, or a value is wrong.
     """
-    from cellgap import annotate, embed, generate, transport
-
-    estimators = {name: getattr(transport, name) for name in ESTIMATORS}
-    estimators |= {"CFGen": generate.CFGen, "ContrastiveEmbedding": embed.ContrastiveEmbedding}
-    estimators["Annotator"] = annotate.Annotator
+    known = dict.fromkeys(ESTIMATORS, "transport") | _ELSEWHERE
+    kind = section.get("kind") if isinstance(section, Mapping) else None
+    # Only the module of the kind is imported; where there is no such kind, all are, to tell what there is.
+    asked = {kind: known[kind]} if isinstance(kind, str) and kind in known else known
+    estimators = {name: getattr(importlib.import_module(f"cellgap.{at}"), name) for name, at in asked.items()}
     return from_dict(_completed(section, estimators, "[model]", base))
 
 
@@ -63,6 +65,8 @@ ESTIMATORS = (
     "Pooled",
     "Ensemble",
 )
+
+_ELSEWHERE = {"CFGen": "generate", "ContrastiveEmbedding": "embed", "Annotator": "annotate"}
 
 _PATHS = (
     *((kind, "source") for kind in ("Table", "ContextTable", "Fingerprint", "Descriptors2D")),
@@ -144,7 +148,7 @@ def _has_no_default(field: dataclasses.Field) -> bool:
 
 def _kinds_of(hint: Any) -> dict[str, type]:
     """Return the settings that a field takes: its class, or the classes of its interface; none for plain values."""
-    from cellgap import annotate, embed, encode, space
+    from cellgap import embed, encode, space
 
     if encode.AbstractEncoder in (hint, *typing.get_args(hint)):
         by_treatment = (
@@ -167,7 +171,9 @@ def _kinds_of(hint: Any) -> dict[str, type]:
         return {cls.__name__: cls for cls in samplers}
     if hint is embed.AbstractEncoder:
         return {cls.__name__: cls for cls in (embed.MLPEncoder, embed.LinearEncoder, embed.ResidualEncoder)}
-    if annotate.robust.AbstractRobust in (hint, *typing.get_args(hint)):
+    # What is not imported is not in a hint.
+    annotate = sys.modules.get("cellgap.annotate")
+    if annotate is not None and annotate.robust.AbstractRobust in (hint, *typing.get_args(hint)):
         trainings = (annotate.PGDTraining, annotate.TRADES, annotate.SmoothAdversarial)
         return {cls.__name__: cls for cls in trainings}
     if typing.get_origin(hint) is tuple:
