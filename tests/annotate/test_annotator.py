@@ -17,6 +17,7 @@ from cellgap.annotate._annotator import Annotator
 from cellgap.annotate._choice import Mixture
 from cellgap.annotate._comp_sum import CompSum
 from cellgap.annotate._fitted_annotator import UNASSIGNED, FittedAnnotator
+from cellgap.annotate._source import Source
 from cellgap.annotate._under_attack import GeneScores, accuracy_under_attack
 from cellgap.annotate.drm import Guarded
 from cellgap.annotate.robust import Ball, PGDTraining
@@ -249,7 +250,7 @@ def test_the_key_decides_and_held_out_cells_do_not(fitted: FittedAnnotator, adat
 
 
 def test_cells_without_a_label_are_passed_over(fitted: FittedAnnotator, adata: AnnData) -> None:
-    """With the labels of the held-out donor removed, the whole study is what the split trains on; another key is not."""
+    """Without labels of the held-out donor the whole study is what the split trains on; another key is not."""
     out = (adata.obs["donor"] == "d3").to_numpy()
     unlabelled = changed(adata, cell_type=np.where(out, None, adata.obs["cell_type"]))
     unlabelled.obs["donor"] = np.where(out, None, adata.obs["donor"])
@@ -371,9 +372,11 @@ def test_choices_may_be_made_with_some_of_the_cells(adata: AnnData, new_donor: A
 
 
 def test_domains_of_two_columns(adata: AnnData) -> None:
-    found = fit(adata, domains=("donor", "drug"), n_folds=2, loop=Loop(n_steps=10, chunk=10))
-    assert len(found.domains) == 8 and "d0 | none" in found.domains
-    assert all(" + " in name for name in found.trials["domain"]) and found.trials["domain"].nunique() == 2
+    source = Source.of(cg.Study(adata, DESIGN), "cell_type", ("donor", "drug"))
+    assert len(source.domains) == 8 and source.domains[:2] == ("d0 | none", "d0 | x")
+    names = np.asarray(source.domains)[source.domain]
+    assert (names == adata.obs["donor"].to_numpy() + " | " + adata.obs["drug"].to_numpy()).all()
+    np.testing.assert_array_equal(np.asarray(source.classes)[source.y], adata.obs["cell_type"])
 
 
 def refused(error: type[CellgapError], match: str, given: Any, label: str = "cell_type", **settings: Any) -> None:

@@ -243,7 +243,7 @@ def test_folds_leave_every_domain_out_once(n_folds: int) -> None:
         assert len(fold.inside) == round(0.1 * (600 - len(fold.outside)))
     if n_folds == 3:
         sizes = sorted(len(f.outside) for f in folds)
-        assert [f.name for f in folds][0] == "A" and sizes[0] > 140, "groups are of about equal size"
+        assert folds[0].name == "A" and sizes[0] > 140, "groups are of about equal size"
     again = folds_of(y, domain, names, n_folds=n_folds, inside=0.1, seed=0)
     other = folds_of(y, domain, names, n_folds=n_folds, inside=0.1, seed=1)
     assert all((a.inside == b.inside).all() for a, b in zip(folds, again, strict=True))

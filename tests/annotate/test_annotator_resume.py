@@ -1,4 +1,4 @@
-"""A fit of an annotator that is killed or interrupted, and started again in its folder, is as if it had never stopped."""
+"""A fit of an annotator that is killed and started again in its folder is as if it had never stopped."""
 
 import dataclasses
 import signal
