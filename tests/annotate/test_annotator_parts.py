@@ -289,15 +289,19 @@ def test_judged_find_the_temperature(hidden: float) -> None:
 
 
 def test_judged_mean_over_divisions_of_known_cells() -> None:
-    log_p = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]))
+    log_p = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]]))
     judged = Judged(
-        ("one", "none", "two"), np.array([0, 0, 2, 2]), np.array([0, 0, 1, 0]), np.array([True, True, True, False])
-    )
-    assert judged.log_loss(log_p) == pytest.approx((-(np.log(0.5) + np.log(0.9)) / 2 - np.log(0.8)) / 2)
+        ("one", "none", "two"), np.array([0, 0, 0, 2, 2]), np.array([0, 0, 1, 1, 0]), np.arange(5) < 4
+    )  # fmt: skip
+    first = -np.log([0.5, 0.9, 0.4])
+    assert judged.loss(log_p, "log_loss") == pytest.approx((first.mean() - np.log(0.8)) / 2)
+    balanced = (first[:2].mean() + first[2]) / 2
+    assert judged.loss(log_p, "balanced_log_loss") == pytest.approx((balanced - np.log(0.8)) / 2)
     rows = judged.rows(log_p, "name")
     assert [row["domain"] for row in rows] == ["one", "two"]
     assert rows[1] == {
-        "candidate": "name", "domain": "two", "log_loss": pytest.approx(-np.log(0.8)), "accuracy": 1.0, "macro_f1": 1.0
+        "candidate": "name", "domain": "two", "log_loss": pytest.approx(-np.log(0.8)),
+        "balanced_log_loss": pytest.approx(-np.log(0.8)), "accuracy": 1.0, "macro_f1": 1.0,
     }  # fmt: skip
 
 
@@ -311,7 +315,11 @@ def test_mixtures() -> None:
     np.testing.assert_allclose(np.exp(mixed(line, net, 0.5)), (np.exp(line) + np.exp(net)) / 2, rtol=1e-10)
 
 
-def test_the_choice_is_the_least_log_loss_on_domains_that_were_left_out() -> None:
+CRITERIA = ("log_loss", "balanced_log_loss")
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_the_choice_is_the_least_loss_on_domains_that_were_left_out(criterion: Any) -> None:
     truth, y = drawn(2000)
     rng = np.random.default_rng(5)
 
@@ -321,19 +329,35 @@ def test_the_choice_is_the_least_log_loss_on_domains_that_were_left_out() -> Non
     judged = Judged(("A", "B"), np.repeat([0, 1], [1500, 500]), y, np.ones(2000, bool))
     linear = {0.1: noisy(2.0), 1.0: noisy(0.8), 10.0: 3 * noisy(3.0)}
     network = {10: noisy(2.5), 20: noisy(1.0)}
-    choice = choose(judged, linear, network)
+    choice = choose(judged, linear, network, criterion=criterion)
     assert (choice.strength, choice.n_axes) == (1.0, 20)
     table = choice.trials
-    assert list(table.columns) == ["candidate", "domain", "log_loss", "accuracy", "macro_f1", "chosen"]
+    assert {"candidate", "domain", "accuracy", "macro_f1", "chosen", *CRITERIA} == set(table.columns)
     assert len(table) == 2 * (3 + 2 + 5)
-    means = table.groupby("candidate")["log_loss"].mean()
+    means = table.groupby("candidate")[criterion].mean()
     mixtures = means[[c for c in means.index if "%" in c]]
     (name,) = table.loc[table["chosen"], "candidate"].unique()
     assert name == mixtures.idxmin() and 0 < choice.mixture.share < 1, "errors of both are independent: mixed they win"
-    assert mixtures.min() == pytest.approx(judged.log_loss(choice.mixture(linear[1.0], network[20])))
-    assert choose(judged, linear, network, (1.0,)).mixture.share == 1.0
-    certain = choose(judged, {1.0: truth}, {20: noisy(20.0)})
+    assert mixtures.min() == pytest.approx(judged.loss(choice.mixture(linear[1.0], network[20]), criterion))
+    assert choose(judged, linear, network, (1.0,), criterion).mixture.share == 1.0
+    certain = choose(judged, {1.0: truth}, {20: noisy(20.0)}, criterion=criterion)
     assert certain.mixture.share == 0.0 and certain.mixture.linear == pytest.approx(1.0, abs=0.1)
+
+
+def test_rare_classes_count_as_much_as_frequent_ones_where_the_loss_is_balanced() -> None:
+    y = np.repeat([0, 1], [950, 50])
+    judged = Judged(("A",), np.zeros(1000, int), y, np.ones(1000, bool))
+    rng = np.random.default_rng(0)
+
+    def saying(wrong: tuple[float, float]) -> np.ndarray:
+        """Return log-probabilities that are as sure everywhere, and wrong in a share of each class."""
+        own = np.where(rng.random(1000) < np.asarray(wrong)[y], 0.1, 0.9)
+        return np.log(np.where(y[:, None] == np.arange(2), own[:, None], 1 - own[:, None]))
+
+    linear = {0.1: saying((0.01, 0.4)), 1.0: saying((0.05, 0.1))}
+    network = {5: np.log(np.full((1000, 2), 0.5))}
+    found = [choose(judged, linear, network, (0.0,), criterion).strength for criterion in CRITERIA]
+    assert found == [0.1, 1.0]
 
 
 def test_thresholds_bring_false_assignments_down_to_what_is_asked() -> None:
@@ -423,7 +447,7 @@ def drawn_rows(of: Views, n: int = 20_000) -> np.ndarray:
 
 def test_views_are_drawn_by_their_weights_and_never_where_they_only_fill_up() -> None:
     weight = np.array([1.0, 0.0, 3.0, 2.0, 0.0, 4.0])
-    for given in (views(weight), views(weight, 64), views(np.ones(6), 64).drawn_by(weight)):
+    for given in (views(weight), views(weight, 64)):
         count = np.bincount(drawn_rows(given), minlength=6)
         assert len(count) == 6 and count[1] == count[4] == 0
         kept = weight > 0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.random as jr
@@ -44,6 +45,7 @@ CHILD = """
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, sys.argv[1])
 import cellgap.train._fit as module
 
@@ -88,7 +90,8 @@ def test_kill_9_and_resume_is_bit_for_bit_as_if_never_killed(tmp_path: Path, uni
     assert (tmp_path / "final" / "checkpoint.eqx").read_bytes() != half
     # All of it is there now: the same again, without a step; and a run of anything else is refused.
     same(train(tmp_path), uninterrupted)
-    for other in ({"weight_decay": 0.1}, {"key": 1}, {"seed": 1}, {"thin": 0.5}):
+    changes: tuple[dict[str, Any], ...] = ({"weight_decay": 0.1}, {"key": 1}, {"seed": 1}, {"thin": 0.5})
+    for other in changes:
         with pytest.raises(StorageError, match=r"another run.*another folder"):
             train(tmp_path, **other)
 

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 from anndata import read_h5ad
 
+from cellgap.cli import main
 from cellgap.study import Design, check
 
 
 @pytest.mark.slow
-def test_demo(cellgap, tmp_path: Path) -> None:
+def test_demo(cellgap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("--n-steps", "30", "--n-cells", "100", "--seed", "2")
     done = cellgap("demo", "--folder", "one", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -31,5 +32,7 @@ def test_demo(cellgap, tmp_path: Path) -> None:
     first, second = (pd.read_csv(tmp_path / name / "run" / "table.csv") for name in ("one", "two"))
     pd.testing.assert_frame_equal(first, second)
 
-    other = cellgap("demo", "--folder", "one", "--n-steps", "31", "--n-cells", "100", "--seed", "2", cwd=tmp_path)
-    assert other.returncode == 2 and "holds another run" in other.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--folder", "one", "--n-steps", "31", "--n-cells", "100", "--seed", "2"])
+    assert end.value.code == 2 and "holds another run" in capsys.readouterr().err

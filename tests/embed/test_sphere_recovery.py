@@ -21,6 +21,8 @@ from cellgap.settings import from_dict, to_dict
 TAU, KAPPA = 0.3, 1 / 0.3
 FLOOR, MATCHED = -1.8984, -0.9069
 SMALL = SphereExperiment(widths=(64, 64, 64), batch_size=512, n_steps=400, n_seeds=3)
+# Where what is asked for is far from what is found, half the anchors and negatives do.
+SMALLER = dataclasses.replace(SMALL, batch_size=256)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def full() -> SphereResult:
 
 @pytest.fixture(scope="module")
 def frozen() -> SphereResult:
-    return dataclasses.replace(SMALL, sampler=Frozen(kappa=KAPPA), n_steps=800, n_seeds=4).run(jr.key(0))
+    return dataclasses.replace(SMALLER, sampler=Frozen(kappa=KAPPA), n_steps=800, n_seeds=4).run(jr.key(0))
 
 
 @pytest.mark.slow
@@ -64,7 +66,7 @@ def test_runs_agree_where_the_loss_identifies_geometry_and_only_there(full, froz
 @pytest.mark.slow
 @pytest.mark.parametrize("lowest", (0.0, 0.2))
 def test_half_of_the_sphere_out_of_reach_does_no_harm_where_it_is_so_in_all_directions(lowest):
-    result = dataclasses.replace(SMALL, sampler=TruncatedVMF(kappa=KAPPA, lowest=lowest)).run(jr.key(0))
+    result = dataclasses.replace(SMALLER, sampler=TruncatedVMF(kappa=KAPPA, lowest=lowest)).run(jr.key(0))
     assert (result.r2 > 0.99).all()
     assert (result.procrustes < 0.1).all()
 

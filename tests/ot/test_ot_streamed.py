@@ -63,7 +63,7 @@ def test_values_and_gradients_are_those_of_the_definition(x64, cost):
             x, y, a=jnp.asarray(a), b=jnp.asarray(b), epsilon=epsilon, cost=cost, tol=1e-11, max_iterations=5000
         )
 
-    expected, by_dense = jax.value_and_grad(dense, argnums=(0, 1))(jnp.asarray(x), jnp.asarray(y))
+    expected, by_dense = jax.jit(jax.value_and_grad(dense, argnums=(0, 1)))(jnp.asarray(x), jnp.asarray(y))
     assert float(value) == pytest.approx(float(expected), rel=1e-8)
     for slope, other in zip(slopes, by_dense, strict=True):
         np.testing.assert_allclose(slope, other, atol=1e-8)

@@ -86,9 +86,9 @@ class Annotator:
     trial_cells
         Cells that the choices are made with, at most; all are trained on afterwards.
     criterion
-        What the choices go by, on domains that were left out. "balanced_log_loss": the mean over classes of the mean
-        log loss of their cells, so that rare types count. "log_loss": all cells count alike. Probabilities are
-        calibrated on all cells either way.
+        What the choices go by, on domains that were left out. "log_loss": all cells count alike. "balanced_log_loss":
+        all classes do, the mean over classes of the mean log loss of their cells. Probabilities are calibrated on all
+        cells either way.
     robust
         Adversarial training (`cellgap.annotate.robust`); the linear classifier then takes no part.
     guarded
@@ -127,7 +127,7 @@ class Annotator:
     n_folds: Annotated[int, Field(ge=2)] = 8
     inside: Annotated[float, Field(ge=0, lt=1)] = 0.1
     trial_cells: Annotated[int, Field(ge=100)] = 20_000
-    criterion: Criterion = "balanced_log_loss"
+    criterion: Criterion = "log_loss"
     robust: AbstractRobust | None = None
     guarded: Guarded | None = None
     false_assignment: _Share = 0.1

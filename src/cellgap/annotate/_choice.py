@@ -97,12 +97,23 @@ class Judged:
         return rows
 
     def temperature(self, log_p: LogP) -> float:
-        """Return the temperature of least log loss over all judging cells, between 0.1 and 20."""
+        """Return the temperature of least log loss over all judging cells, between 0.1 and 20.
+
+        Labels are softened by one cell, so that cells which are all right do not make probabilities of 1.
+
+        Source
+        ------
+        Guo et al. 2017 (arXiv 1706.04599); Platt 1999 for the labels.
+        """
         own, y = log_p[self.known], self.y[self.known]
         rows = np.arange(len(y))
+        soft = (len(y) + 1) / (len(y) + 2)
 
         def loss(log_t: float) -> float:
-            return float(-log_softmax(own / np.exp(log_t), axis=1)[rows, y].mean())
+            log_p = log_softmax(own / np.exp(log_t), axis=1)
+            true = log_p[rows, y]
+            others = (log_p.sum(axis=1) - true) / max(own.shape[1] - 1, 1)
+            return float(-(soft * true + (1 - soft) * others).mean())
 
         low, high = np.log(_TEMPERATURES)
         found: Any = minimize_scalar(loss, bounds=(low, high), method="bounded")
@@ -154,7 +165,7 @@ def choose(
     linear: dict[float, LogP],
     network: dict[int, LogP],
     shares: Sequence[float] = SHARES,
-    criterion: Criterion = "balanced_log_loss",
+    criterion: Criterion = "log_loss",
 ) -> Choice:
     """Return the strength, the number of axes and the mixture of least loss on domains that were left out.
 

@@ -161,6 +161,8 @@ def choose_tau(
     nets = eqx.filter_jit(_built)(build, starts[jnp.asarray([f for _, f in runs])])
     guard = optax.identity() if clip is None else optax.clip_by_global_norm(clip)
     result = train_classifier(nets, side, apart(optax.chain(guard, optimizer)), loop, key=key_run, clip=None)
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
     right = np.asarray(eqx.filter_jit(_predicted)(result.state.net, data.x)) == np.asarray(data.y)
     accuracy = np.array([np.mean(row[folds == fold]) for row, (_, fold) in zip(right, runs, strict=True)])
     return chosen(taus, accuracy.reshape(len(taus), n_folds))

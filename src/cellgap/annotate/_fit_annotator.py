@@ -1,6 +1,7 @@
 """The fit of an annotator: trials without some domains, the choice, the training on all cells, and thresholds."""
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,11 @@ from jaxtyping import PRNGKeyArray
 from scipy.special import log_softmax
 
 from cellgap.annotate._axes import Axes
-from cellgap.annotate._choice import SHARES, Choice, LogP, choose
+from cellgap.annotate._choice import SHARES, Choice, LogP, Mixture, choose
 from cellgap.annotate._choose_tau import CompSumObjective, TauChoice, choose_tau
 from cellgap.annotate._fitted_annotator import FittedAnnotator
 from cellgap.annotate._folds import folds_of
-from cellgap.annotate._gaps import accuracies_of, with_risk
+from cellgap.annotate._gaps import accuracies_of, minimizability_of
 from cellgap.annotate._labelled import Labelled
 from cellgap.annotate._linear import ridge_path
 from cellgap.annotate._networks import built, distances_of, said_by, schedule_of, train_networks
@@ -31,14 +32,25 @@ from cellgap.annotate._unseen import Prototypes, Seen, Thresholds, thresholds_of
 from cellgap.annotate._views import Views, ViewsObjective
 from cellgap.annotate.drm import GuardedResult, Trainer, fit_guarded
 from cellgap.annotate.robust import refuse_constant
+from cellgap.errors import StorageError
 from cellgap.nn import GhostBatchNorm, Tower
 from cellgap.space import Genes
 from cellgap.space._reading import dense
+from cellgap.storage import replace as replace_file
 from cellgap.study import Study
+from cellgap.train import run_fingerprint
 
 _MOST_ROWS = 1_000_000
 _LEAST_UNSEEN = 5
-_Run = tuple[Prepared, Source, np.ndarray, int | None]
+_Run = tuple[Prepared, Source, np.ndarray]
+
+
+class _Without(NamedTuple):
+    """A class that was left out, coordinates without it, and what networks say of its cells."""
+
+    left_out: int
+    prepared: Prepared
+    network: dict[int, LogP]
 
 
 class _Rows(NamedTuple):
@@ -62,7 +74,7 @@ class AnnotatorFit:
         self.keys = dict(zip(("tau", "trial", "final", "guarded", "views"), jr.split(key, 5), strict=True))
         self.genes = settings.genes or default_genes(source.study)
         self.n_classes = len(source.classes)
-        self.tau = 1.0
+        self.tau, self.n_proto = 1.0, 0
         self.prepared: dict[int, list[Prepared]] = {}
         self.views: dict[int, ThinnedCounts] = {}
         seed = np.asarray(jr.key_data(self.keys["views"])).ravel()
@@ -70,34 +82,32 @@ class AnnotatorFit:
 
     def run(self) -> FittedAnnotator:
         s = self.settings
+        self._claim()
         whole = self._prepared(self.source, np.arange(len(self.source)))
         n_axes = tuple(sorted({min(k, whole.axes.dim) for k in s.n_axes}))
         if s.robust is not None:
             n_axes = n_axes[-1:]
         choice_of_tau = self._tau(whole, n_axes[0])
         self.tau = choice_of_tau.tau
-        trials, tried = self._trials(n_axes)
+        trials, without = self._trials(n_axes)
         outside = trials.outside
         shares = SHARES if s.robust is None else (1.0,)
         choice = choose(outside.judged, outside.linear, outside.network, shares, s.criterion)
         line = ridge_path(whole.codes, self.source.y, self.n_classes, (choice.strength,), tau=self.tau)[0]
-        # Networks without one of the classes are trained beside those that are kept: by the same program.
-        left = self._left_out()
-        runs = [(whole, self.source, np.arange(len(self.source)), c) for c in (*[None] * s.n_members, *left)]
+        runs = [(whole, self.source, np.arange(len(self.source)))] * s.n_members
         result = self._train(runs, choice.n_axes, self.keys["final"], "final", "classifier")
-        nets, without = (
-            jax.tree.map(lambda leaf, part=part: leaf[part], result.state.net)
-            for part in (slice(None, s.n_members), slice(s.n_members, None))
-        )
+        nets = result.state.net
         if s.robust is not None:
             cells = Labelled.of(whole.inputs(choice.n_axes), self.source.y, None, n_classes=self.n_classes)
             refuse_constant(jax.tree.map(lambda leaf: leaf[0], nets), cells, s.robust)
         guarded = self._guarded(whole, choice.n_axes)
-        n_proto = min(n_axes)
-        prototypes = Prototypes.of(whole.codes[:, :n_proto], self.source.y, self.n_classes)
-        thresholds, table = self._thresholds(whole, trials, choice, prototypes, left, without)
+        mixture = choice.mixture
+        if guarded is not None and guarded.rule.kind != "erm":
+            mixture = Mixture(1.0, 1.0, 1.0, 1.0)  # its heads were judged alone, and are calibrated
+        prototypes = Prototypes.of(whole.codes[:, : self.n_proto], self.source.y, self.n_classes)
+        thresholds, table = self._thresholds(trials, choice, without)
         t, d = distances_of(result, 0)
-        fitted = FittedAnnotator(
+        return FittedAnnotator(
             name="Annotator",
             label=self.label,
             domain_columns=s.domains,
@@ -113,12 +123,11 @@ class AnnotatorFit:
             tau=self.tau,
             tau_sentence=str(choice_of_tau),
             strength=choice.strength,
-            mixture=choice.mixture,
+            mixture=mixture,
             prototypes=prototypes,
             thresholds=thresholds,
             accuracies=accuracies_of(trials, choice),
-            risk=0.0,
-            conditional_minimum=0.0,
+            minimizability=minimizability_of(trials, choice, self.tau),
             trials_table=_columns(choice.trials),
             unseen_table=_columns(table),
             history=tuple(result.history),
@@ -127,7 +136,24 @@ class AnnotatorFit:
             n_unlabelled=self.source.n_unlabelled,
             stopped=result.stopped,
         )
-        return with_risk(fitted, whole, self.source, tried, trials, choice)
+
+    def _claim(self) -> None:
+        """Refuse a folder that holds another fit, before any work; note down which one this is."""
+        if self.folder is None:
+            return
+        source = self.source
+        parts = (repr(self.settings), self.label, source.study.fingerprint, source.classes, source.domains)
+        arrays = tuple(jnp.asarray(a, jnp.int32) for a in (source.rows, source.y, source.domain))
+        mine = run_fingerprint(*parts, *arrays, *self.keys.values())
+        path = self.folder / "fit.json"
+        if path.exists():
+            if json.loads(path.read_text(encoding="utf-8")).get("fingerprint") != mine:
+                raise StorageError(
+                    f"{self.folder} holds another fit (data, settings or key differ): use another folder or delete it."
+                )
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda handle: handle.write(json.dumps({"fingerprint": mine}).encode()))
 
     def _prepared(self, source: Source, train: np.ndarray) -> Prepared:
         axes = Axes.fit(source.study, source.rows[train], self.genes, self.settings.linear_axes)
@@ -148,29 +174,35 @@ class AnnotatorFit:
             key=self.keys["tau"], clip=s.clip,
         )  # fmt: skip
 
-    def _trials(self, n_axes: tuple[int, ...]) -> tuple[Trials, Source]:
-        """Return what linear classifiers and networks say where domains are left out."""
-        s = self.settings
-        source = self.some
+    def _trials(self, n_axes: tuple[int, ...]) -> tuple[Trials, list[_Without]]:
+        """Return what linear classifiers and networks say where domains are left out, and where types are.
+
+        Nothing of what is left out enters, neither genes nor axes.
+        """
+        s, source = self.settings, self.some
         divisions = folds_of(source.y, source.domain, source.domains, n_folds=s.n_folds, inside=s.inside, seed=0)
         prepared = [self._prepared(source, d.train) for d in divisions]
-        fewest = min(p.axes.dim for p in prepared)
+        left = [_Without(c, self._prepared(source, np.flatnonzero(source.y != c)), {}) for c in self._left_out()]
+        fewest = min(p.axes.dim for p in (*prepared, *(w.prepared for w in left)))
+        self.n_proto = min(min(n_axes), fewest)
         network: list[dict[int, LogP]] = [{} for _ in divisions]
         for k in n_axes:
             # A division of few cells may span fewer axes than all cells do.
             seen = min(k, fewest)
-            pairs = zip(divisions, prepared, strict=True)
-            runs = [(p, source, d.train, None) for d, p in pairs for _ in range(s.n_members)]
+            runs = [(p, source, p.train) for p in prepared for _ in range(s.n_members)]
+            runs += [(w.prepared, source, w.prepared.train) for w in left]
             key = jr.fold_in(self.keys["trial"], k)
-            result = self._train(runs, seen, key, f"trial_{k}", f"trial, {k} axes")
+            nets = self._train(runs, seen, key, f"trial_{k}", f"trial, {k} axes").state.net
             for i, (one, p) in enumerate(zip(network, prepared, strict=True)):
-                members = jax.tree.map(
-                    lambda leaf, i=i: leaf[i * s.n_members : (i + 1) * s.n_members], result.state.net
-                )
-                one[k] = said_by(members, p.inputs(seen))
+                members = slice(i * s.n_members, (i + 1) * s.n_members)
+                one[k] = said_by(jax.tree.map(lambda leaf, part=members: leaf[part], nets), p.inputs(seen))
+            for i, w in enumerate(left, len(prepared) * s.n_members):
+                here = source.y == w.left_out
+                net = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], nets)
+                w.network[k] = said_by(net, w.prepared.inputs(seen)[here])
         strengths = s.strengths if s.robust is None else s.strengths[:1]
         linear = [linear_said(source, p, strengths, self.tau) for p in prepared]
-        return gathered(source, divisions, prepared, linear, network, min(min(n_axes), fewest)), source
+        return gathered(source, divisions, prepared, linear, network, self.n_proto), left
 
     @functools.cached_property
     def some(self) -> Source:
@@ -187,27 +219,22 @@ class AnnotatorFit:
     def _train(self, runs: Sequence[_Run], n_axes: int, key: PRNGKeyArray, name: str, title: str) -> Any:
         """Return the trained networks of runs.
 
-        A run is coordinates, cells, places of those that are trained on, and a class that is not drawn.
+        A run is coordinates, cells, and places of those that are trained on.
         """
         s = self.settings
         key_nets, key_run = jr.split(key)
         rows: dict[int, _Rows] = {}
-        for p, source, train, _ in runs:
+        for p, source, train in runs:
             if id(p) not in rows:
                 rows[id(p)] = self._rows(p, source, train, n_axes)
         length = max(len(r.y) for r in rows.values())
         views = {i: Views.of(r.x, r.y, r.domain, r.weight, length) for i, r in rows.items()}
         ghosts = s.norm if isinstance(s.norm, GhostBatchNorm) else None
-        objectives = []
-        for p, _, _, without in runs:
-            drawn, r = views[id(p)], rows[id(p)]
-            if without is not None:  # the cells themselves are shared by all runs
-                drawn = drawn.drawn_by(np.where(r.y == without, 0.0, r.weight))
-            objectives.append(
-                ViewsObjective(
-                    drawn, jnp.float32(self.tau), r.frame, s.loss, s.loop.n_steps, s.batch_size, ghosts, s.robust
-                )
-            )
+        tau, n_steps, batch = jnp.float32(self.tau), s.loop.n_steps, s.batch_size
+        objectives = [
+            ViewsObjective(views[id(p)], tau, rows[id(p)].frame, s.loss, n_steps, batch, ghosts, s.robust)
+            for p, _, _ in runs
+        ]
         nets = built((n_axes, *s.hidden, self.n_classes), s.norm, s.activation, jr.split(key_nets, len(runs)))
         folder = None if self.folder is None else self.folder / name
         result = train_networks(
@@ -275,28 +302,23 @@ class AnnotatorFit:
 
     def _left_out(self) -> list[int]:
         """Return the classes that are left out in turn, to see what happens to types without a label."""
-        count = np.bincount(self.source.y, minlength=self.n_classes)
+        count = np.bincount(self.some.y, minlength=self.n_classes)
         return [c for c in range(self.n_classes) if count[c] >= _LEAST_UNSEEN and self.n_classes > 2]
 
-    def _thresholds(
-        self, whole: Prepared, trials: Trials, choice: Choice, prototypes: Prototypes, left: list[int], without: Any
-    ) -> tuple[Thresholds, pd.DataFrame]:
+    def _thresholds(self, trials: Trials, choice: Choice, without: list[_Without]) -> tuple[Thresholds, pd.DataFrame]:
         """Return thresholds from known cells of left-out domains, and from types that are left out in turn."""
-        s, source, outside = self.settings, self.source, trials.outside
+        s, source, outside = self.settings, self.some, trials.outside
         calibrated = choice.mixture(outside.linear[choice.strength], outside.network[choice.n_axes])
         known = Seen(np.exp(calibrated.max(axis=1)), outside.distance).kept(outside.judged.known)
-        n_proto = np.asarray(prototypes.means).shape[1]
-        some = np.searchsorted(source.rows, self.some.rows)
-        x, y = whole.codes[some], source.y[some]
         unseen: dict[str, Seen] = {}
-        for i, c in enumerate(left):
-            here = y == c
-            line = ridge_path(x[~here], y[~here], self.n_classes, (choice.strength,), tau=self.tau)[0]
-            net = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], without)
-            said = said_by(net, x[here][:, : choice.n_axes] / whole.scale(choice.n_axes))
-            log_p = choice.mixture(log_softmax(line.scores(x[here]), axis=1), said)
-            distance = prototypes.without(c).distance(x[here][:, :n_proto])
-            unseen[source.classes[c]] = Seen(np.exp(log_p.max(axis=1)), distance)
+        for w in without:
+            here, train, codes = source.y == w.left_out, w.prepared.train, w.prepared.codes
+            line = ridge_path(codes[train], source.y[train], self.n_classes, (choice.strength,), tau=self.tau)[0]
+            log_line = log_softmax(line.scores(codes[here]), axis=1)
+            log_p = choice.mixture(log_line, w.network[choice.n_axes])
+            prototypes = Prototypes.of(codes[train][:, : self.n_proto], source.y[train], self.n_classes)
+            distance = prototypes.distance(codes[here][:, : self.n_proto])
+            unseen[source.classes[w.left_out]] = Seen(np.exp(log_p.max(axis=1)), distance)
         return thresholds_of(known, unseen, false_assignment=s.false_assignment, most_unassigned=s.most_unassigned)
 
     def _tower(self, n_axes: int, key: PRNGKeyArray) -> Tower:

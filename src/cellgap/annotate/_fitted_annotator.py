@@ -103,8 +103,8 @@ class FittedAnnotator(eqx.Module):
         When a cell is left unassigned.
     accuracies
         Of the trials.
-    risk, conditional_minimum
-        Least mean loss that the fit reached on its cells, and the least that calibrated probabilities allow.
+    minimizability
+        Gaps of the linear classifiers and of the networks, and the least loss that calibrated probabilities allow.
     trials_table, unseen_table
         Columns of `trials` and `unseen`.
     history
@@ -136,8 +136,7 @@ class FittedAnnotator(eqx.Module):
     prototypes: Prototypes
     thresholds: Thresholds
     accuracies: Accuracies
-    risk: float
-    conditional_minimum: float
+    minimizability: tuple[float, float, float]
     trials_table: dict[str, list[Any]]
     unseen_table: dict[str, list[Any]]
     history: tuple[dict[str, float], ...]
@@ -270,6 +269,7 @@ class FittedAnnotator(eqx.Module):
                     "More cells, fewer n_axes, a smaller hidden, or more weight_decay.",
                 )
             )
+        linear, network, least = self.minimizability
         before = a.inside if np.isfinite(a.inside) else a.train
         found.append(
             Gap(
@@ -284,10 +284,11 @@ class FittedAnnotator(eqx.Module):
         found.append(
             Gap(
                 "minimizability gap",
-                max(self.risk - self.conditional_minimum, 0.0),
-                f"0 = no classifier has a lower loss; upper estimate at tau {self.tau:g}, of a loss of {self.risk:.3g}",
-                "The classifiers compared cannot express, or did not reach, the best decision.",
-                "A larger hidden, more n_axes or more steps.",
+                max(min(linear, network), 0.0),
+                f"0 = no classifier has a lower loss (tau {self.tau:g}); at most: linear {linear:.3g}, networks "
+                f"{network:.3g}, over a least loss of {least:.3g}",
+                "Neither family alone expresses, or reached, what the calibrated mixture says is possible.",
+                "More axes (n_axes, linear_axes), a larger hidden, or more steps.",
             )
         )
         return tuple(found)

@@ -1,15 +1,13 @@
 """What the trials say about a fit: accuracies of three kinds of cells, and the loss against what was possible."""
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from cellgap.annotate._choice import Choice
+from cellgap.annotate._choice import Choice, LogP, tempered
 from cellgap.annotate._comp_sum import comp_sum_of_log_loss
 from cellgap.annotate._conditional_minimum import conditional_minimum
-from cellgap.annotate._fitted_annotator import Accuracies, FittedAnnotator
-from cellgap.annotate._source import Source
-from cellgap.annotate._trial import Prepared, Said, Trials
+from cellgap.annotate._fitted_annotator import Accuracies
+from cellgap.annotate._trial import Said, Trials
 
 
 def accuracies_of(trials: Trials, choice: Choice) -> Accuracies:
@@ -27,18 +25,22 @@ def accuracies_of(trials: Trials, choice: Choice) -> Accuracies:
     return Accuracies(float(np.mean(per_division(trials.train))), inside, float(np.mean(outside)), se)
 
 
-def with_risk(
-    fitted: FittedAnnotator, whole: Prepared, source: Source, tried: Source, trials: Trials, choice: Choice
-) -> FittedAnnotator:
-    """Return the annotator with its loss on the cells of the trials, and the least one that was possible there.
+def minimizability_of(trials: Trials, choice: Choice, tau: float) -> tuple[float, float, float]:
+    """Return the gaps of linear classifiers and of networks, and the conditional minimum, on left-out domains.
 
-    The class probabilities of a cell are those of the trial that did not see it: calibrated, and learnt from others.
+    The least loss of a family (over strengths, or numbers of axes) stands for the least that it can reach, which makes
+    the gap an upper estimate; class probabilities are those of the calibrated mixture.
     """
-    outside = trials.outside
-    p = np.exp(choice.mixture(outside.linear[choice.strength], outside.network[choice.n_axes]))
-    least = float(np.mean(conditional_minimum(p / p.sum(axis=1, keepdims=True), fitted.tau)))
-    rows = np.searchsorted(source.rows, tried.rows[outside.place])
-    log_p = fitted.log_probability(whole.codes[rows])
-    own = -log_p[np.arange(len(rows)), source.y[rows]]
-    risk = float(np.mean(np.asarray(comp_sum_of_log_loss(jnp.asarray(np.maximum(own, 0.0)), fitted.tau))))
-    return eqx.tree_at(lambda f: (f.risk, f.conditional_minimum), fitted, (risk, least))
+    said = trials.outside
+    known = said.judged.known
+    y = said.judged.y[known]
+    p = np.exp(choice.mixture(said.linear[choice.strength], said.network[choice.n_axes])[known])
+    least = float(np.mean(conditional_minimum(p / p.sum(axis=1, keepdims=True), tau)))
+
+    def risk(log_p: LogP) -> float:
+        own = -tempered(log_p[known], said.judged.temperature(log_p))[np.arange(len(y)), y]
+        return float(np.mean(np.asarray(comp_sum_of_log_loss(jnp.asarray(np.maximum(own, 0.0)), tau))))
+
+    linear = min(risk(log_p) for log_p in said.linear.values())
+    network = min(risk(log_p) for log_p in said.network.values())
+    return linear - least, network - least, least

@@ -52,12 +52,6 @@ class Prototypes(eqx.Module):
         squares = (z**2).sum(axis=1)[:, None] - 2 * z @ means.T + (means**2).sum(axis=1)
         return np.sqrt(np.maximum(squares.min(axis=1), 0.0) / z.shape[1])
 
-    def without(self, c: int) -> "Prototypes":
-        """Return the prototypes of all other classes."""
-        means = np.array(self.means)
-        means[c] = np.nan
-        return Prototypes(means, self.whitening)
-
 
 @storable
 @dataclass(frozen=True)

@@ -53,10 +53,6 @@ class Views(eqx.Module):
             _cumulative(weight, len(y) + more),
         )
 
-    def drawn_by(self, weight: Float[np.ndarray, " rows"]) -> "Views":
-        """Return the same rows with other weights; rows that fill up are not given."""
-        return eqx.tree_at(lambda v: v.cumulative, self, _cumulative(weight, len(self.y)))
-
     def draw(self, key: PRNGKeyArray, size: int) -> Int[Array, " n"]:
         """Return random rows."""
         rows = jnp.searchsorted(self.cumulative, jr.uniform(key, (size,)), side="right")

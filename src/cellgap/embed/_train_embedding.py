@@ -1,5 +1,6 @@
 """Training of one or several encoders on the same pairs: step, validation, schedule."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,44 @@ def train_embedding(
     learning_rate, weight_decay, warmup, final
         Of AdamW and its cosine schedule.
     """
+    how = (loop.n_steps, learning_rate, weight_decay, warmup, final)
+    slots: Any = jax.vmap(_optimizer_of(*how).init)(eqx.filter(nets, trainable(nets)))
+    validate = None
+    if valid is not None:
+        validate = eqx.Partial(evaluated, valid, jr.split(jr.key(0), _VALID_BATCHES))
+    return fit(
+        eqx.Partial(_step_of(*how), objective),
+        EmbeddingState(nets, slots),
+        key=key,
+        loop=loop,
+        validate=validate,
+        folder=folder,
+        fingerprint=fingerprint,
+        progress=progress,
+        title="embedding",
+    )
+
+
+def _optimizer_of(
+    n_steps: int, learning_rate: float, weight_decay: float, warmup: int, final: float
+) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(
         0.0 if warmup else learning_rate,
         learning_rate,
         warmup,
-        max(loop.n_steps, warmup + 1),
+        max(n_steps, warmup + 1),
         final * learning_rate,
     )
-    optimizer = optax.adamw(schedule, weight_decay=weight_decay)
-    parameters = trainable(nets)
+    return optax.adamw(schedule, weight_decay=weight_decay)
+
+
+@functools.lru_cache(maxsize=16)
+def _step_of(n_steps: int, learning_rate: float, weight_decay: float, warmup: int, final: float):
+    """Return the function ``(objective, state, key) -> (state, logs)``; for the same arguments it is the same."""
+    optimizer = _optimizer_of(n_steps, learning_rate, weight_decay, warmup, final)
 
     def update(objective: Objective, net: SphereEncoder, slots: Any, key: PRNGKeyArray):
+        parameters = trainable(net)
         learnt, kept = eqx.partition(net, parameters)
 
         def loss_of(learnt: Any):
@@ -78,18 +106,4 @@ def train_embedding(
         net, slots, logs = jax.lax.map(each, (state.net, state.optimizer, keys))
         return EmbeddingState(net, slots), jax.tree.map(jnp.mean, logs)
 
-    slots: Any = jax.vmap(optimizer.init)(eqx.filter(nets, parameters))
-    validate = None
-    if valid is not None:
-        validate = eqx.Partial(evaluated, valid, jr.split(jr.key(0), _VALID_BATCHES))
-    return fit(
-        eqx.Partial(step, objective),
-        EmbeddingState(nets, slots),
-        key=key,
-        loop=loop,
-        validate=validate,
-        folder=folder,
-        fingerprint=fingerprint,
-        progress=progress,
-        title="embedding",
-    )
+    return step

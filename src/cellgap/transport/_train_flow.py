@@ -1,5 +1,6 @@
 """Training of a velocity field by flow matching, and the integration of cells along it."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from cellgap.nn import VelocityNet
@@ -220,8 +222,29 @@ def train_flow(
     sizes = batch_sizes(problem)
     n = min(optimization.batch_size, int(jnp.max(sizes)))
     padded = bool(jnp.any(sizes < n))
+    mesh = shared_mesh(optimization, problem)
+    weights: Any = net
+    # Buffers are donated step to step, so the average needs its own.
+    start = FlowState(net, jax.tree.map(jnp.array, net), optimizer_of(optimization).init(weights), jnp.int32(0))
+    return fit(
+        eqx.Partial(_step(settings, optimization, n, padded, mesh), problem),
+        start,
+        key=key,
+        loop=optimization.loop,
+        devices=optimization.devices,
+        validate=None if valid is None else _validation(valid, settings),
+        folder=folder,
+        fingerprint=fingerprint,
+        progress=progress,
+        title="flow matching",
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _step(settings: FlowSettings, optimization: Optimization, n: int, padded: bool, mesh: Mesh | None):
+    """Return the function ``(problem, state, key) -> (state, logs)``; for the same arguments it is the same."""
     schedule, optimizer = schedule_of(optimization), optimizer_of(optimization)
-    b, mesh = optimization.conditions_per_step, shared_mesh(optimization, problem)
+    b = optimization.conditions_per_step
 
     def loss_of(net: VelocityNet, problem: Problem, k: Array, key: PRNGKeyArray):
         key_cells, key_pairs, key_time, key_told, key_noise = jr.split(key, 5)
@@ -269,26 +292,16 @@ def train_flow(
         logs["learning_rate"] = jnp.asarray(schedule(state.count))
         return FlowState(new, average, opt_state, state.count + 1), logs
 
-    weights: Any = net
-    # Buffers are donated step to step, so the average needs its own.
-    start = FlowState(net, jax.tree.map(jnp.array, net), optimizer.init(weights), jnp.int32(0))
-    return fit(
-        eqx.Partial(step, problem),
-        start,
-        key=key,
-        loop=optimization.loop,
-        devices=optimization.devices,
-        validate=None if valid is None else _validation(valid, settings),
-        folder=folder,
-        fingerprint=fingerprint,
-        progress=progress,
-        title="flow matching",
-    )
+    return step
 
 
 def _validation(valid: Problem, settings: FlowSettings):
     """Return the function that judges a state on fixed held-out cells; see `energy_of_folds`."""
-    n_folds = fold_count(valid)
+    return eqx.Partial(_validate(settings, fold_count(valid)), valid)
+
+
+@functools.lru_cache(maxsize=16)
+def _validate(settings: FlowSettings, n_folds: int):
     options: dict[str, Any] = {
         "n_ode_steps": min(settings.n_ode_steps, _VALID_STEPS),
         "solver": settings.solver,
@@ -307,4 +320,4 @@ def _validation(valid: Problem, settings: FlowSettings):
 
         return {"valid": jax.lax.map(one, jnp.arange(valid.n_conditions))}
 
-    return eqx.Partial(validate, valid)
+    return validate

@@ -86,7 +86,10 @@ class Trainer:
         clip = optax.identity() if self.clip is None else optax.clip_by_global_norm(self.clip)
         objective = SideBySide.of([self.objective(cells) for cells in data])
         optimizer = apart(optax.chain(clip, self.optimizer))
-        nets = train_classifier(starts, objective, optimizer, self.loop, key=key_run, clip=None).best.net
+        result = train_classifier(starts, objective, optimizer, self.loop, key=key_run, clip=None)
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt
+        nets = result.best.net
         return [unstacked(nets, i) for i in range(len(data))]
 
 
