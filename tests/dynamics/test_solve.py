@@ -68,6 +68,11 @@ def solved(
     max_steps=512,
     acting=NOTHING_DONE,
 ):
+    # What a method does not read is no reason to compile another program.
+    if method in ("heun", "rk4"):
+        tolerance, max_steps = 1e-3, 512
+    else:
+        substeps = 1
     return run(law, start, times, inputs, method, substeps, tolerance, max_steps, acting)
 
 
