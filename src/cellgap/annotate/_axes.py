@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from cellgap.errors import DataError
 from cellgap.space import Genes, GeneSpace
 from cellgap.space._reading import dense, rows_of
+from cellgap.space._selection import mean_and_variance
 from cellgap.storage import storable
 from cellgap.study import Role, Split, Study
 
@@ -43,8 +44,22 @@ class Axes(eqx.Module):
         return self.components.shape[1]
 
     @classmethod
-    def fit(cls, study: Study, rows: Int[np.ndarray, " cells"], genes: Genes, dim: int) -> "Axes":
+    def fit(
+        cls, study: Study, rows: Int[np.ndarray, " cells"], genes: Genes, dim: int, *, scaled: bool = False
+    ) -> "Axes":
         """Return the axes of these cells, `dim` of them or as many as they span; genes are chosen on them too.
+
+        Parameters
+        ----------
+        study, rows
+            The cells.
+        genes
+            Which genes, and their transform.
+        dim
+            Most axes.
+        scaled
+            Divide genes by their standard deviation; those that are constant here stay as they are, where
+            ``Genes(scale=True)`` refuses them.
 
         Raises
         ------
@@ -52,6 +67,10 @@ class Axes(eqx.Module):
             The measurements do not suit the genes, or all cells are alike.
         """
         known = genes.fit_unscored(split_of_rows(study, rows))
+        if scaled:
+            _, variance, _ = mean_and_variance(known.transformed(study.adata, rows))
+            sd = np.where(variance > 0, np.sqrt(variance), 1.0).astype(np.float32)
+            known = eqx.tree_at(lambda g: g.sd, known, sd)
         n, center = len(rows), np.zeros(known.dim)
         for block in known.transformed(study.adata, rows):
             center += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()

@@ -156,7 +156,8 @@ class AnnotatorFit:
         replace_file(path, lambda handle: handle.write(json.dumps({"fingerprint": mine}).encode()))
 
     def _prepared(self, source: Source, train: np.ndarray) -> Prepared:
-        axes = Axes.fit(source.study, source.rows[train], self.genes, self.settings.linear_axes)
+        scaled = self.settings.genes is None and not source.study.is_counts
+        axes = Axes.fit(source.study, source.rows[train], self.genes, self.settings.linear_axes, scaled=scaled)
         prepared = Prepared(axes, train, axes.encode(source.study.adata, source.rows))
         self.prepared.setdefault(id(source), []).append(prepared)
         return prepared
@@ -332,10 +333,10 @@ class AnnotatorFit:
 
 
 def default_genes(study: Study) -> Genes:
-    """Return the 2,000 most variable genes of log-normalized counts; other measurements scaled as they are."""
+    """Return the 2,000 most variable genes of log-normalized counts; other measurements as they are."""
     if study.is_counts:
         return Genes(n_top=2000 if study.n_vars > 2000 else None)
-    return Genes(transform="none", scale=True)
+    return Genes(transform="none")
 
 
 def gene_values(axes: Axes, adata: Any, rows: np.ndarray) -> np.ndarray:

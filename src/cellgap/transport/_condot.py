@@ -1,6 +1,7 @@
 """CondOT: maps of all conditions as gradients of one function, convex in the cells and free in the condition."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,6 +147,7 @@ class CondOT:
         return pair_of(potential, key)
 
 
+@functools.lru_cache(maxsize=16)
 def _validation(n_folds: int):
     def validate(valid: DualProblem, state: DualState):
         ks = jnp.arange(valid.rows.n_conditions)

@@ -1,5 +1,6 @@
 """The dual of optimal transport with convex potentials: settings, losses, the training step."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -201,6 +202,7 @@ def dual_start(pair: Pair) -> DualState:
     return DualState(pair, jax.tree.map(jnp.array, pair), f, g, jnp.int32(0))
 
 
+@functools.lru_cache(maxsize=16)
 def dual_step(optimization: DualOptimization, n: int):
     """Return the function ``(problem, state, key, k) -> (state, logs)``: updates of `g`, then one of `f`.
 
