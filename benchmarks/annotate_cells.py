@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peers", nargs="*", choices=("celltypist", "scanvi"), default=("celltypist", "scanvi"))
-    args = parser.parse_args()
+    args, _ = parser.parse_known_args()
     OUT.mkdir(parents=True, exist_ok=True)
     for name in args.sets:
         run(name, args.seeds, list(args.peers))
