@@ -438,3 +438,9 @@ def test_mistakes_in_the_settings_are_named(settings: Any, match: str) -> None:
     with pytest.raises(ConfigError, match=match) as found:
         Annotator(**{"domains": "donor", "linear_axes": 10, "n_axes": (5,)} | settings)
     assert "\n" not in str(found.value)
+
+
+def test_without_domains_the_text_promises_nothing_about_new_ones(adata: AnnData) -> None:
+    study = cg.Study(adata[(adata.obs["donor"] == "d0").to_numpy()].copy(), cg.Design(donor="donor", counts="X"))
+    text = str(dataclasses.replace(SETTINGS, domains=()).fit(study, "cell_type", key=jr.key(0)))
+    assert "one domain, so nothing is known about a new one" in text and "Accuracy on held-out cells" in text

@@ -309,9 +309,12 @@ class FittedAnnotator(eqx.Module):
         """Return the choice in sentences."""
         m, t = self.mixture, self.thresholds
         kind = f"{m.share:.0%} networks of {self.n_axes} axes, {1 - m.share:.0%} linear of C = {self.strength:g}"
+        several = len(self.domains) > 1
+        domains = f"{len(self.domains)} domains" if several else "one domain, so nothing is known about a new one"
+        where = "domains that were left out" if several else "held-out cells"
         lines = [
-            f"{len(self.classes)} classes of {self.label!r}, {len(self.domains)} domains: {kind}.",
-            f"Accuracy on domains that were left out {self.accuracies.outside:.3f} ± {self.accuracies.outside_se:.3f}.",
+            f"{len(self.classes)} classes of {self.label!r}, {domains}: {kind}.",
+            f"Accuracy on {where} {self.accuracies.outside:.3f} ± {self.accuracies.outside_se:.3f}.",
             f"{t.unassigned:.1%} of their cells are left unassigned; of types without a label {t.false_assignment:.0%} "
             "are given one all the same." if np.isfinite(t.false_assignment) else
             f"{t.unassigned:.1%} of their cells are left unassigned.",
