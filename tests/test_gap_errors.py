@@ -27,6 +27,9 @@ BUILTIN = {
     "ForkedState": Exception,
     "UnsafeNoise": ValueError,
     "NotPrivate": TypeError,
+    "EndpointError": RuntimeError,
+    "ReplyError": RuntimeError,
+    "OfflineMiss": RuntimeError,
 }
 
 

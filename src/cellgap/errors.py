@@ -78,3 +78,18 @@ class UnsafeNoise(PrivacyError, ValueError):
 
 class NotPrivate(PrivacyError, TypeError):
     """Something that no ledger accounts for (axes, means, raw statistics) is put where private results go."""
+
+
+class EndpointError(CellgapError, RuntimeError):
+    """A language model's server could not be used: no connection, no reply in time, a refusal, an unknown model.
+
+    Messages of this class and its subclasses hold no key.
+    """
+
+
+class ReplyError(EndpointError):
+    """A server replied, but not with what was asked for, and repairing failed."""
+
+
+class OfflineMiss(EndpointError):
+    """Offline, and the reply is not in the cache."""
