@@ -30,6 +30,7 @@ from cellgap.evaluate._classification import (
 )
 from cellgap.evaluate._cluster import local_workers
 from cellgap.evaluate._count_panels import CountPanel, count_panels, export_counts
+from cellgap.evaluate._effect_rows import EFFECT_COLUMNS, effect_table, read_gene_sets
 from cellgap.evaluate._embedding import embedding_scores
 from cellgap.evaluate._evaluate import evaluate
 from cellgap.evaluate._evaluation import Comparison, Evaluation
@@ -47,6 +48,7 @@ from cellgap.evaluate._suite import SuiteResult, vcc2026
 
 __all__ = [
     "ACCESSIBILITY_METRICS",
+    "EFFECT_COLUMNS",
     "GENERATED_METRICS",
     "PAIRED_METRICS",
     "PUBLISHED_METRICS",
@@ -80,6 +82,7 @@ __all__ = [
     "count_panels",
     "coverage_at",
     "coverage_curve",
+    "effect_table",
     "embedding_scores",
     "evaluate",
     "expected_calibration_error",
@@ -99,6 +102,7 @@ __all__ = [
     "paired_scores",
     "published_metrics",
     "published_protocol",
+    "read_gene_sets",
     "recovery_null",
     "scale",
     "standard_baselines",
