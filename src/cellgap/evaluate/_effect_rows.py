@@ -1,7 +1,7 @@
 """Effects as a table: one row a condition and readout, measured where cells were, predicted where a model answers."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from cellgap.errors import ConditionError, ConfigError, DataError
 from cellgap.evaluate._predictors import Predictor, decoded
 from cellgap.space import AbstractFittedSpace
 from cellgap.study import Condition, Role, Split
+from cellgap.train import progress_bar
 from cellgap.transport import AbstractMap
 
 EFFECT_COLUMNS = (
@@ -60,7 +61,7 @@ def effect_table(
     gene_sets: Mapping[str, Sequence[str]] | None = None,
     dataset: str = "",
     model: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Return measured and predicted effects of conditions on every readout, beside the controls of their context.
 
@@ -87,7 +88,7 @@ def effect_table(
     dataset, model
         Written into the rows: which data, which model and version.
     progress
-        Called with (conditions done, of how many).
+        Show a bar on standard error.
 
     Returns
     -------
@@ -106,49 +107,34 @@ def effect_table(
     study, space = split.study, fitted.space
     readouts = _Readouts(space, gene_sets or {})
     asked, strict = _asked(split, fitted, conditions)
-    rows: list[pd.DataFrame] = []
     trained = set(split.train_conditions)
-    total = len(study.conditions) + len(asked)
-    controls: dict[Condition, tuple[_Group, np.ndarray]] = {}
-
-    def control_of(condition: Condition) -> tuple[_Group, np.ndarray]:
-        if condition.control not in controls:
-            values = space.measured(study.values(study.rows(condition.control)))
-            scale = readouts.scale(np.asarray(values))
-            controls[condition.control] = _Group.of(readouts.of(np.asarray(values), scale)), scale
-        return controls[condition.control]
-
-    for done, condition in enumerate(study.conditions):
-        if condition.control in study.populations:
-            before, scale = control_of(condition)
-            after = _Group.of(readouts.of(np.asarray(space.measured(study.values(study.rows(condition)))), scale))
-            about = {"source": "measured", "dataset": dataset, "model": "", "seen": condition in trained}
-            rows.append(_rows(condition, readouts.names, before, after, about))
-        if progress is not None:
-            progress(done + 1, total)
-    for done, condition in enumerate(asked):
-        _, scale = control_of(condition)
-        source = split.rows(condition.control, Role.SOURCE)
-        source = source if len(source) else study.rows(condition.control)
-        try:
-            moved = np.asarray(fitted.transport(np.asarray(space.encode(study.adata, source)), condition))
-        except ConditionError:
-            if strict:
-                raise
-            continue
-        # Both sides pass through the space, so that what it leaves out is not taken for an effect.
-        before = _Group.of(readouts.of(decoded(space, np.asarray(space.encode(study.adata, source))), scale))
-        after = _Group.of(readouts.of(decoded(space, moved), scale))
-        why = "; ".join(fitted.nearness(condition).extrapolates) if isinstance(fitted, AbstractMap) else ""
-        about = {"source": "predicted", "dataset": dataset, "model": model or fitted.name}
-        about |= {"seen": condition in trained, "extrapolates": why}
-        rows.append(_rows(condition, readouts.names, before, after, about, unit=control_of(condition)[0]))
-        if progress is not None:
-            progress(len(study.conditions) + done + 1, total)
+    source = _Source(split, fitted, readouts)
+    rows: list[pd.DataFrame] = []
+    with progress_bar("effects", len(study.conditions) + len(asked), 0, shown=progress) as show:
+        for condition in study.conditions:
+            if condition.control in study.populations:
+                before, scale = source.control(condition)
+                cells = np.asarray(space.measured(study.values(study.rows(condition))))
+                about = {"source": "measured", "dataset": dataset, "model": "", "seen": condition in trained}
+                rows.append(_rows(condition, readouts.names, before, _Group.of(readouts.of(cells, scale)), about))
+            show(len(rows), {}, 0.0)
+        for done, condition in enumerate(asked, len(study.conditions) + 1):
+            try:
+                before, after = source.predicted(condition)
+            except ConditionError:
+                if strict:
+                    raise
+                continue
+            why = "; ".join(fitted.nearness(condition).extrapolates) if isinstance(fitted, AbstractMap) else ""
+            about = {"source": "predicted", "dataset": dataset, "model": model or fitted.name}
+            about |= {"seen": condition in trained, "extrapolates": why}
+            unit, _ = source.control(condition)
+            rows.append(_rows(condition, readouts.names, before, after, about, unit=unit))
+            show(done, {}, 0.0)
     if not rows:
         raise DataError("No condition has cells and controls in its context: there is no effect to table.")
     columns = [*EFFECT_COLUMNS[:3], *study.context_names, *EFFECT_COLUMNS[3:]]
-    return pd.concat(rows, ignore_index=True)[columns]
+    return pd.concat(rows, ignore_index=True).loc[:, columns]
 
 
 class _Readouts:
@@ -180,6 +166,33 @@ class _Readouts:
         standard = values * scale
         parts = [standard[:, members].mean(1, keepdims=True) for members in self._sets]
         return np.concatenate([values, *parts], axis=1)
+
+
+class _Source:
+    """Controls of each context, as measured and as moved."""
+
+    def __init__(self, split: Split, fitted: Predictor, readouts: _Readouts) -> None:
+        self._split, self._fitted, self._readouts = split, fitted, readouts
+        self._known: dict[Condition, tuple[_Group, np.ndarray]] = {}
+
+    def control(self, condition: Condition) -> tuple[_Group, np.ndarray]:
+        """Return the measured controls of a condition's context, and the scale of each gene in them."""
+        control, study = condition.control, self._split.study
+        if control not in self._known:
+            values = np.asarray(self._fitted.space.measured(study.values(study.rows(control))))
+            scale = self._readouts.scale(values)
+            self._known[control] = _Group.of(self._readouts.of(values, scale)), scale
+        return self._known[control]
+
+    def predicted(self, condition: Condition) -> tuple[_Group, _Group]:
+        """Return controls, and what becomes of them; both pass through the space, whose losses are no effect."""
+        _, scale = self.control(condition)
+        space, study = self._fitted.space, self._split.study
+        rows = self._split.rows(condition.control, Role.SOURCE)
+        codes = np.asarray(space.encode(study.adata, rows if len(rows) else study.rows(condition.control)))
+        moved = np.asarray(self._fitted.transport(codes, condition))
+        before, after = (_Group.of(self._readouts.of(decoded(space, z), scale)) for z in (codes, moved))
+        return before, after
 
 
 def _asked(
@@ -244,7 +257,7 @@ def _rows(
             **about,
         }
     )
-    return frame[usable]
+    return frame.loc[usable]
 
 
 def read_gene_sets(path: str) -> dict[str, tuple[str, ...]]:
