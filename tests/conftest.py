@@ -27,7 +27,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 _hook = install_import_hook(
     [
         f"cellgap.{name}"
-        for name in ("ot", "nn", "train", "transport", "generate", "dynamics", "embed", "stream", "annotate")
+        for name in ("ot", "nn", "train", "transport", "generate", "dynamics", "embed", "stream", "annotate", "ask")
     ],
     "beartype.beartype",
 )

@@ -6,10 +6,11 @@ Nothing heavy is imported until it is used: ``import cellgap`` and ``cellgap --h
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 _WHERE = {
     "Annotator": "annotate",
+    "Asker": "ask",
     "CFGen": "generate",
     "CellOT": "transport",
     "CellgapError": "errors",
@@ -42,6 +43,7 @@ _WHERE = {
 }
 _MODULES = {
     "annotate": "cellgap.annotate",
+    "ask": "cellgap.ask",
     "dynamics": "cellgap.dynamics",
     "embed": "cellgap.embed",
     "encode": "cellgap.encode",
@@ -80,6 +82,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from cellgap import (
         annotate,
+        ask,
         dynamics,
         embed,
         encode,
@@ -95,6 +98,7 @@ if TYPE_CHECKING:
         transport,
     )
     from cellgap.annotate import Annotator
+    from cellgap.ask import Asker
     from cellgap.dynamics import Intervention, NeuralLaw, Trajectories
     from cellgap.embed import ContrastiveEmbedding
     from cellgap.errors import CellgapError

@@ -12,7 +12,9 @@ _ABBREVIATIONS = frozenset(
     "dr mr mrs ms prof st sr jr vs cf al etc approx ca inc ltd co corp gen col lt sgt capt rev hon gov sen rep mt ft "
     "dept univ assn bros est ed eds vol resp incl excl sp spp ssp var wt alt ref refs eq eqs viz op ph.d".split()
 )
-_BEFORE_NUMBERS = frozenset("no nos fig figs p pp jan feb mar apr jun jul aug sep sept oct nov dec c ch sec art".split())
+_BEFORE_NUMBERS = frozenset(
+    "no nos fig figs p pp jan feb mar apr jun jul aug sep sept oct nov dec c ch sec art".split()
+)
 _STARTERS = frozenset(
     "the a an this that these those it its he she they we in on at for from after before during when while as if there "
     "his her their our but and however both each no all some most other by with to".split()

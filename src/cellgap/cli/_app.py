@@ -56,6 +56,11 @@ app.command(
     name="stream",
     help="One pass over large atlases: principal axes; statistics released under donor privacy.",
 )
+app.command(
+    "cellgap.cli._ask:app",
+    name="ask",
+    help="Answer a question from effect tables and passages: one answer a condition, with citations.",
+)
 app.command("cellgap.cli._report:report", name="report", help="Write the page of a run, one HTML file.")
 
 

@@ -12,7 +12,12 @@ from cellgap.cli._say import note
 from cellgap.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import pandas as pd
+
+    from cellgap.ask import EffectTable
+    from cellgap.study import Condition
 
 TABLE, ABOUT = "effects.csv.gz", "effects.json"
 
@@ -55,7 +60,7 @@ def effects_of(
         conditions=conditions or None,
         gene_sets=sets,
         dataset=run.data.stem,
-        model=f"{run.fitted.name} {run.model_digest[:12]}",
+        model=_model(run),
         progress=not quiet,
     )
     _write(frame, table)
@@ -63,6 +68,31 @@ def effects_of(
     part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     os.replace(part, run.folder / ABOUT)
     return table
+
+
+def predicting(run: Run, gene_sets: Path | None = None) -> "Callable[[Sequence[Condition]], EffectTable]":
+    """Return a function that predicts the effects of conditions that a question asks about, while it is asked."""
+
+    def predict(asked: "Sequence[Condition]") -> "EffectTable":
+        from cellgap.ask import EffectTable
+        from cellgap.evaluate import effect_table, read_gene_sets
+
+        frame = effect_table(
+            run.split,
+            run.fitted,
+            conditions=asked,
+            measured=False,
+            gene_sets=None if gene_sets is None else read_gene_sets(str(gene_sets)),
+            dataset=run.data.stem,
+            model=_model(run),
+        )
+        return EffectTable.of(frame, name="predicted", source_file=str(run.folder), version=run.model_digest[:12])
+
+    return predict
+
+
+def _model(run: Run) -> str:
+    return f"{run.fitted.name} {run.model_digest[:12]}"
 
 
 def _about(run: Run, conditions: tuple[str, ...], gene_sets: Path | None) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def effect_table(
     fitted: Predictor,
     *,
     conditions: Sequence[Condition | str] | None = None,
+    measured: bool = True,
     gene_sets: Mapping[str, Sequence[str]] | None = None,
     dataset: str = "",
     model: str = "",
@@ -83,6 +84,8 @@ def effect_table(
         The model, with the space in whose genes effects are given.
     conditions
         Conditions to predict instead of these; ConditionError where the model has no answer for one.
+    measured
+        Whether rows of measured conditions are made too.
     gene_sets
         Sets of genes by name, added to the readouts. Genes outside of the space are left out.
     dataset, model
@@ -110,15 +113,16 @@ def effect_table(
     trained = set(split.train_conditions)
     source = _Source(split, fitted, readouts)
     rows: list[pd.DataFrame] = []
-    with progress_bar("effects", len(study.conditions) + len(asked), 0, shown=progress) as show:
-        for condition in study.conditions:
+    there = study.conditions if measured else ()
+    with progress_bar("effects", len(there) + len(asked), 0, shown=progress) as show:
+        for condition in there:
             if condition.control in study.populations:
                 before, scale = source.control(condition)
                 cells = np.asarray(space.measured(study.values(study.rows(condition))))
                 about = {"source": "measured", "dataset": dataset, "model": "", "seen": condition in trained}
                 rows.append(_rows(condition, readouts.names, before, _Group.of(readouts.of(cells, scale)), about))
             show(len(rows), {}, 0.0)
-        for done, condition in enumerate(asked, len(study.conditions) + 1):
+        for done, condition in enumerate(asked, len(there) + 1):
             try:
                 before, after = source.predicted(condition)
             except ConditionError:

@@ -1,51 +1,55 @@
 """Answers in the words of a page: one place that says what a card shows, for pages with and without a script."""
 
+import hashlib
+import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cellgap.ask._answer import VERDICTS, Answer, Answers, Citation, Usage
 from cellgap.ask._passage import Passage
-from cellgap.report._words import count, flatten
+from cellgap.report._words import count
 
-FindPassage = Callable[[str], Passage | None]
-"""Returns the passage of an identifier, or None where it is not at hand."""
+FindEvidence = Callable[[str], Passage | Mapping[str, Any] | None]
+"""Returns the passage, or the values of the row, of an identifier; None where it is not at hand."""
 
 WORDS = dict(zip(VERDICTS, ("raises", "lowers", "no change", "mixed", "not tested", "insufficient"), strict=True))
 # Told apart by shape as well as by color and word.
 MARKS = dict(zip(VERDICTS, ("▲", "▼", "=", "↕", "○", "…"), strict=True))
 _CONFLICT = "The evidence under this condition disagrees: open the sources before you rely on it."
-_CELL = re.compile(r"([^=:]{1,60}?)\s*(?:=|:\s)\s*(.*)", re.DOTALL)
 _TRACED = 60
 
 
-def answers_view(answers: Answers, passage: FindPassage | None = None) -> dict[str, Any]:
+def answers_view(answers: Answers, evidence: FindEvidence | None = None) -> dict[str, Any]:
     """Return what a page shows of `answers`, in plain values.
 
     Parameters
     ----------
     answers
         To a question.
-    passage
-        Finds the passage of a citation, so that its quote can be shown where it stands; None: quotes stand alone.
+    evidence
+        Finds what a citation points to, so that its quote is shown where it stands, and the values of its row; None:
+        quotes stand alone.
     """
-    n = len(answers)
-    if n:
-        said = "One answer." if n == 1 else f"{n} answers, each under its own condition."
-    else:
-        said = "Not answered."
+    n, matters = len(answers), _matters(answers)
     return {
         "question": answers.question,
-        "said": said,
+        "said": _said(n),
         "not_answered": None if n else _reason(answers),
         # An answer may stand beside a reason, such as a budget that was used up on the way.
         "notices": [notice.text for notice in (*((answers.abstained,) if n else ()), *answers.degraded) if notice],
         "glance": _glance(answers),
-        "cards": [_card(number, answer, passage) for number, answer in enumerate(answers, 1)],
+        "matters": matters,
+        "cards": [_card(number, answer, evidence, matters is None) for number, answer in enumerate(answers, 1)],
         "usage": usage_words(answers.usage),
         "trace": _trace(answers.trace),
     }
+
+
+def _said(n: int) -> str:
+    if n == 0:
+        return "Not answered."
+    return "One answer." if n == 1 else f"{n} answers, each under its own condition."
 
 
 def usage_words(usage: Usage) -> list[tuple[str, str]]:
@@ -93,14 +97,13 @@ def _glance(answers: Answers) -> dict[str, Any] | None:
     return {"readouts": readouts, "rows": rows}
 
 
-def _card(number: int, answer: Answer, passage: FindPassage | None) -> dict[str, Any]:
+def _card(number: int, answer: Answer, evidence: FindEvidence | None, own_gap: bool) -> dict[str, Any]:
     facts = [(str(name), str(value)) for name, value in answer.attributes.items()]
     if answer.key is not None:
         facts.insert(0, ("key", repr(answer.key)))
-    measures = [_measure("Support", answer.support, "of the words of this answer are in what it cites")]
-    if answer.gap is not None:
-        words = "of the evidence calls otherwise" if answer.gap else "the evidence gives one call everywhere"
-        measures.append(_measure("How much the condition matters", answer.gap, words))
+    measures = [_measure("Words found in its sources", answer.support)] if answer.citations else []
+    if own_gap and answer.gap is not None:
+        measures.append(_measure("How much the condition matters", answer.gap))
     return {
         "number": number,
         "condition": answer.condition,
@@ -110,53 +113,70 @@ def _card(number: int, answer: Answer, passage: FindPassage | None) -> dict[str,
         "warnings": [*([_CONFLICT] if answer.conflict else []), *answer.flags],
         "conflict": answer.conflict,
         "measures": measures,
-        "citations": [_citation(citation, passage) for citation in answer.citations],
+        "citations": [_citation(citation, evidence) for citation in answer.citations],
     }
 
 
-def _measure(name: str, share: float, words: str) -> dict[str, Any]:
+def _measure(name: str, share: float) -> dict[str, Any]:
     known = math.isfinite(share)
-    return {
-        "name": name,
-        "share": f"{min(max(share, 0.0), 1.0):.3f}" if known else None,
-        "value": f"{100 * share:.0f} %" if known else "unknown",
-        "words": words,
-    }
+    bar = f"{min(max(share, 0.0), 1.0):.3f}" if known else None
+    return {"name": name, "share": bar, "value": f"{100 * share:.0f} %" if known else "unknown"}
 
 
-def _citation(citation: Citation, passage: FindPassage | None) -> dict[str, Any]:
+def _matters(answers: Answers) -> str | None:
+    """Return a sentence on the gap that all answers share; None where each has its own."""
+    gaps = {answer.gap for answer in answers if answer.gap is not None}
+    if len(gaps) != 1:
+        return None
+    (gap,) = gaps
+    if not math.isfinite(gap):
+        return None
+    if gap == 0:
+        return "The condition does not matter here: all of the evidence gives one call."
+    return f"The condition matters: {100 * gap:.0f} % of the evidence calls otherwise than the most frequent call."
+
+
+def _citation(citation: Citation, evidence: FindEvidence | None) -> dict[str, Any]:
     meta = [("From", citation.source)] if citation.source else []
     if citation.span is not None:
         meta.append(("Characters", f"{citation.span[0] + 1:,} to {citation.span[1]:,} of the passage"))
-    if citation.rows:
+    if citation.rows and citation.rows != (citation.source_id,):
         meta.append(("Row" if len(citation.rows) == 1 else "Rows", ", ".join(citation.rows)))
     meta.append(("Identifier", citation.source_id))
     if citation.sha256:
         meta.append(("SHA-256", citation.sha256))
-    parts, changed = _parts(citation, passage(citation.source_id) if passage and not citation.rows else None)
+    found = evidence(citation.source_id) if evidence else None
+    changed = found is not None and bool(citation.sha256) and _digest(found) != citation.sha256
+    if changed:
+        found = None
     return {
         "label": str(citation.position) if citation.position else "",
-        "kind": "row" if citation.rows else "passage",
         "title": citation.title or citation.source_id,
-        "parts": parts,
-        "cells": _cells(citation.quote) if citation.rows else [],
+        "parts": _parts(citation, found.text if isinstance(found, Passage) else ""),
+        "cells": _cells(found) if isinstance(found, Mapping) else [],
         "changed": changed,
         "meta": meta,
     }
 
 
-def _parts(citation: Citation, found: Passage | None) -> tuple[list[tuple[bool, str]], bool]:
-    """Return the text to show, cut where a mark starts or ends, and whether the passage is another one by now."""
-    changed = found is not None and bool(citation.sha256) and found.sha256 != citation.sha256
+def _digest(found: Passage | Mapping[str, Any]) -> str:
+    """Return the digest that a citation of `found` holds."""
+    if isinstance(found, Passage):
+        return found.sha256
+    return hashlib.sha256(json.dumps(dict(found), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _parts(citation: Citation, passage: str) -> list[tuple[bool, str]]:
+    """Return the text to show, cut where a mark starts or ends."""
     quote, span = citation.quote, citation.span
     if span is None:
-        return [(False, quote)], changed
+        return [(False, quote)]
     first, last = span
-    if found is not None and not changed and found.text[first:last] == quote:
-        return _cut(found.text, first, last), changed
+    if passage and passage[first:last] == quote:
+        return _cut(passage, first, last)
     if last - first < len(quote) and 0 <= first < last <= len(quote):
-        return _cut(quote, first, last), changed  # The whole passage was quoted.
-    return [(True, quote)], changed
+        return _cut(quote, first, last)  # The whole passage was quoted.
+    return [(True, quote)]
 
 
 def _cut(text: str, first: int, last: int) -> list[tuple[bool, str]]:
@@ -164,35 +184,43 @@ def _cut(text: str, first: int, last: int) -> list[tuple[bool, str]]:
     return [(marked, piece) for marked, piece in pieces if piece]
 
 
-def _cells(quote: str) -> list[tuple[str, str]]:
-    """Return names and values of a row that is written as "name = value; name = value"; none where it is not."""
-    cells = []
-    for piece in re.split(r";\s+|\n", quote.strip().rstrip(";.")):
-        found = _CELL.fullmatch(piece.strip())
-        if found is None:
-            return []
-        cells.append((found[1], found[2]))
-    return cells
+def _cells(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values of a row, without those that are not known."""
+    told = ((str(name), _cell(value)) for name, value in values.items() if name != "row_id")
+    return [(name, value) for name, value in told if value]
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _trace(trace: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [(name.replace("_", " "), text) for name, text in flatten(_joined(trace))]
+    rows = list(_lines(trace, ""))
     more = len(rows) - _TRACED
     return rows if more <= 0 else [*rows[:_TRACED], ("not shown", count(more, "further line"))]
 
 
-def _joined(value: Any) -> Any:
-    """Return nested mappings whose leaves are texts: a list of mappings reads as "a 1, b 2; a 3, b 4"."""
-    if isinstance(value, Mapping):
-        return {str(name): _joined(item) for name, item in value.items()}
-    return value if value is None or isinstance(value, bool) else _leaf(value)
+def _lines(trace: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield the leaves of nested mappings; a list of mappings reads as "a 1, b 2; a 3, b 4"."""
+    for name, value in trace.items():
+        path = f"{prefix}{str(name).replace('_', ' ')}"
+        if isinstance(value, Mapping) and value:
+            yield from _lines(value, f"{path}: ")
+        else:
+            yield path, _leaf(value)
 
 
 def _leaf(value: Any) -> str:
+    if value is None or (isinstance(value, Mapping | Sequence) and not value):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_leaf(item)}" for name, item in value.items())
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         items = list(value)
         mark = "; " if any(isinstance(item, Mapping | list | tuple) for item in items) else ", "
-        return mark.join(_leaf(item) for item in items) or "none"
+        return mark.join(_leaf(item) for item in items)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,12 +8,12 @@ from markupsafe import Markup
 from cellgap import __version__
 from cellgap.ask._answer import Answers
 from cellgap.errors import StorageError
-from cellgap.report._answer_view import FindPassage, answers_view
+from cellgap.report._answer_view import FindEvidence, answers_view
 from cellgap.report._template import environment, style
 
 
 def write_answers(
-    answers: Answers, path: str | Path, *, title: str | None = None, passage: FindPassage | None = None
+    answers: Answers, path: str | Path, *, title: str | None = None, evidence: FindEvidence | None = None
 ) -> Path:
     """Return the path of the page written from `answers`: one HTML file that needs nothing else, not even a script.
 
@@ -25,8 +25,9 @@ def write_answers(
         Where to write; missing folders are made, an existing file is replaced.
     title
         At the head of the page; None: the question.
-    passage
-        Returns the passage of an identifier, so that a quote is marked where it stands; None: quotes stand alone.
+    evidence
+        Returns the passage, or the values of the row, of an identifier, so that a quote is marked where it stands and
+        a row is shown as a table; None: quotes stand alone.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def write_answers(
     target = file_for_page(path)
     templates = environment()
     page = templates.get_template("answers.html").render(
-        view=answers_view(answers, passage),
+        view=answers_view(answers, evidence),
         title=answers.question if title is None else title,
         version=__version__,
         css=answers_style(templates),

@@ -7,7 +7,7 @@ of the encoder are not installed. Scores of different judges are not comparable:
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -35,8 +35,10 @@ PAIRED = (
 
 # Single precision: the same text may be this far from itself.
 _SURE = 1e-6
+_TIE = 1e-9
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What turns texts into vectors of unit length."""
 
@@ -134,7 +136,9 @@ class Scorer:
         sets = np.array([[texts.set_scores(p.fragments, g.fragments) for g in golds] for p in got]).reshape(n, m, 3)
         grid |= {name: sets[:, :, k] for k, name in enumerate(("citation_precision", "citation_recall", "citation"))}
         grid["combined"] = (grid["condition"] + grid["answer"] + grid["citation"]) / 3
-        pairs = optimal(sum((w * grid[name] for name, w in WEIGHTS.items()), np.zeros((n, m))))
+        worth = sum((w * grid[name] for name, w in WEIGHTS.items()), np.zeros((n, m)))
+        # Of pairings that are worth the same, the one whose answers also mean the same.
+        pairs = optimal(worth + _TIE * grid["answer_cosine"])
         values: dict[str, float] = {}
         for name in PAIRED:
             total = float(sum(grid[name][i, j] for i, j in pairs))

@@ -142,13 +142,21 @@ def published_means(questions: Sequence[PublishedScores], *, compat: str) -> tup
     _check(compat, "conditions")
     if compat == "v2":
         table = np.array([q.means for q in questions if q.pairs])
-        return tuple(float(v) for v in table.mean(axis=0)) if len(table) else (0.0, 0.0, 0.0)
+        if not len(table):
+            return 0.0, 0.0, 0.0
+        condition, answer, citation = (float(v) for v in table.mean(axis=0))
+        return condition, answer, citation
     c, a, x = ([v for q in questions for v in getattr(q, name)] for name in ("condition", "answer", "citation"))
     return (float(np.mean(c)), float(np.mean(a)), float(np.mean(x))) if c else (0.0, 0.0, 0.0)
 
 
 def balanced(
-    condition: float, answer: float, citation: float, citations_per_answer: float, n_outputs: int, n_golds: int
+    condition: float | int,
+    answer: float | int,
+    citation: float | int,
+    citations_per_answer: float | int,
+    n_outputs: int,
+    n_golds: int,
 ) -> tuple[float, float, float]:
     """Return the "balanced" scores of one question, as the paper's second revision draws its tables from.
 

@@ -84,7 +84,7 @@ class Record:
     dataset: str = ""
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any], source: str = "record", dataset: str = "") -> "Record":
+    def of(cls, raw: Any, source: str = "record", dataset: str = "") -> "Record":
         """Return the record of a plain mapping in the layout of the benchmark.
 
         Parameters

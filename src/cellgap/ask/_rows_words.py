@@ -1,0 +1,287 @@
+"""Words of a sentence that states an effect: which stand where a treatment stands, and which where a readout does.
+
+What is typed (doses, times, effects, ...) has been taken out; a word is told by what stands beside it, added up over all
+sentences of a question's passages. No names are known in advance but those of common cell lines.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cellgap.ask._typed import Typed, plain_signs, typed_spans
+
+LINES = frozenset(
+    "a549 k562 hepg2 jurkat u2os mcf7 mcf-7 mcf10a mcf-10a hela hek293 hek293t hek-293 hek-293t 293t thp1 thp-1 rpe1 rpe-1 pc3 pc-3 "
+    "hct116 hct-116 hl60 hl-60 u937 ht29 ht-29 skbr3 sk-br-3 t47d mda-mb-231 mdamb231 lncap vcap a375 caco2 caco-2 cho vero nih3t3 "
+    "nih-3t3 raji ramos kasumi-1 mv4-11 molm13 molm-13 huh7 huh-7 h1299 h460 panc1 panc-1 sw480 sk-mel-28 u87 u-87 sh-sy5y "
+    "imr90 imr-90 bj wi-38 huvec pbmc pbmcs ipsc ipscs hpsc hesc raw264.7 bt474 a172 ln229 a431 du145 du-145 ovcar3 ovcar-3".split()
+)
+_TOKEN = re.compile(r"[^\W_]+(?:[-'’./+][^\W_]+)*[+]?|[^\s\w]")
+_LINE_SHAPE = re.compile(r"(?=[^\W_]*[A-Z])[A-Z0-9][^\W_]*(?:[-/.][A-Z0-9][^\W_]*)*$")
+
+_FUNCTION = frozenset(
+    "a about above after again all also although an and any are as at be because been before being below between both but by can "
+    "could did do does during each either every for from had has have here how i if in into is it its itself more most much no nor not "
+    "of on once one only onto or other our out over per quite rather same so some still such than that the their them then there these "
+    "they this those though through thus to too two under until up upon us very via was we were what when where whereas whether which "
+    "while who whose will with within without would yet you your again across among around down off than versus vs there's".split()
+)
+_GENERIC = frozenset(
+    "cell cells line lines culture cultures well wells sample samples plate plates assay assays screen screens experiment experiments "
+    "data result results row rows record records entry table note effect effects score scores scored change changes changed changing "
+    "shift shifts shifted shifting difference differences value values level levels estimate estimates readout readouts "
+    "measure measured measures measuring measurement measurements observed observe observation observations predicted predicts predict "
+    "prediction predictions model models modelled modeled modelling simulated simulation forecast imputed inferred silico assayed "
+    "recorded reported reports report experimental experimentally empirical empirically read reads reading gave gives give given showed "
+    "shows show shown yielded yields yield produced produces produce led leads caused causes moved moves moving went came reached "
+    "stood remained stayed rose risen rises rising fell fallen falls falling raised raises raise raising lowered lowers lower lowering "
+    "increased increases increase increasing decreased decreases decrease decreasing reduced reduces reduce reducing reduction induced "
+    "induces induce inducing suppressed suppresses suppress suppressing elevated elevates dropped drops drop climbed climbs declined "
+    "declines decline boosted boosts boost upregulated downregulated enhanced enhances diminished gain gains gained loss lost unchanged "
+    "treated treat treats treatment treatments treating exposed exposure exposing incubated incubation dosed dosing dose doses "
+    "concentration concentrations time times timepoint hour hours day days stimulated stimulation applied applying addition added "
+    "adding receiving received administered cultured grown perturbed perturbation compound drug agent inhibitor molecule relative "
+    "compared comparison control controls vehicle dmso baseline untreated units unit standard deviation deviations sd mean average "
+    "median fdr adjusted corrected p-value q-value significance significant significantly statistically n q p based basis computed "
+    "calculated estimated total count number single profiled sequenced analysed analyzed replicate replicates here found find finding "
+    "using used use following followed against amounts amounted equal log fold log2 around approximately roughly about just "
+    "however overall again point condition conditions setting case same both".split()
+)  # fmt: skip
+_CUES = frozenset(
+    "score scores level levels response activity signature readout index programme program effect".split()
+)
+_TREATING = frozenset(
+    "treated treatment exposed exposure incubated incubation dosed dosing stimulated stimulation cultured addition administration "
+    "applying adding receiving received given perturbed".split()
+)
+_BEFORE_TREATMENT = frozenset("with to of by after under upon for using via following from plus".split())
+DIRECTIONS = frozenset(
+    "raised raises raising raise lowered lowers lowering lower increased increases increasing increase decreased decreases decreasing "
+    "reduced reduces reducing reduce induced induces inducing induce suppressed suppresses suppressing changed changes changing change "
+    "shifted shifts shifting moved moves moving elevated elevates boosted boosts enhanced enhances upregulated downregulated".split()
+)
+_MOVED = frozenset(
+    "rose rises rising fell falls falling was is were increased increases decreased decreases dropped drops climbed climbs declined "
+    "declines changed changes shifted shifts moved moves went gained lost reached stood remained".split()
+)
+
+_ASKED_BY = frozenset("by after of with does do did can could will would under upon from following using when".split())
+_ASKED_OF = frozenset("on is are was were any more less much affect affects impact influence alter alters modulate regulate block".split())
+_PASSIVE = frozenset(
+    "changed raised lowered increased decreased reduced induced affected altered suppressed elevated rise fall increase decrease "
+    "change respond responds".split()
+)
+_HAPPENS = frozenset("happens happened occurs done do does".split())
+
+
+@dataclass(frozen=True)
+class Item:
+    """A piece of a sentence in reading order.
+
+    Parameters
+    ----------
+    kind
+        ``"word"``, ``"sign"`` (punctuation), ``"line"`` (a cell line), or the kind of a typed span.
+    text
+        As written.
+    start, end
+        Characters of the sentence.
+    typed
+        The typed span, for its kinds.
+    """
+
+    kind: str
+    text: str
+    start: int
+    end: int
+    typed: Typed | None = None
+
+    @property
+    def low(self) -> str:
+        """The text in lower case."""
+        return self.text.lower()
+
+    @property
+    def bears(self) -> bool:
+        """Whether it is a word that could be part of a name: no grammar, no word of assays in general, no number."""
+        if self.kind != "word" or self.low in _FUNCTION or self.low in _GENERIC:
+            return False
+        return any(c.isalpha() for c in self.text) and (len(self.text) > 1 or self.text.isupper())
+
+
+def items_of(sentence: str) -> list[Item]:
+    """Return the pieces of a sentence: typed spans, words and signs."""
+    spans = typed_spans(sentence)
+    found = [Item(s.kind, sentence[s.start : s.end], s.start, s.end, s) for s in spans]
+    for match in _TOKEN.finditer(plain_signs(sentence)):
+        if all(match.end() <= s.start or match.start() >= s.end for s in spans):
+            start, end = match.span()
+            text = sentence[start:end]
+            suffix = re.search(r"-(?:treated|exposed|induced|stimulated|dosed)$", text, re.IGNORECASE)
+            if suffix is not None and suffix.start():
+                cut = start + suffix.start()
+                found += [
+                    Item("word", sentence[start:cut], start, cut),
+                    Item("word", text[suffix.start() + 1 :], cut + 1, end),
+                ]
+            else:
+                found.append(Item("word" if match.group()[0].isalnum() else "sign", text, start, end))
+    return sorted(found, key=lambda item: item.start)
+
+
+def cell_lines(sentences: Iterable[Sequence[Item]], not_lines: frozenset[str]) -> frozenset[str]:
+    """Return the words (lower case) that are names of cell lines: known ones, and those that stand where one stands.
+
+    Parameters
+    ----------
+    sentences
+        Their pieces.
+    not_lines
+        Words, lower case, that are something else (names in the question that stand where treatments do).
+    """
+    found: set[str] = set()
+    for items in sentences:
+        for k, item in enumerate(items):
+            if item.kind != "word" or item.low in not_lines:
+                continue
+            if item.low in LINES:
+                found.add(item.low)
+            elif _LINE_SHAPE.match(item.text) and item.low not in _FUNCTION and item.low not in _GENERIC:
+                before, after = _low(items, k - 1), items[k + 1] if k + 1 < len(items) else None
+                follows = after is None or not after.bears
+                named = after is not None and after.low in ("cells", "cell", "line", "cultures")
+                capitals = sum(c.isupper() or c.isdigit() for c in item.text) > 1 or before == "in"
+                if (named and capitals) or (before == "in" and follows):
+                    found.add(item.low)
+    return frozenset(found)
+
+
+def with_lines(items: Sequence[Item], lines: frozenset[str]) -> list[Item]:
+    """Return the pieces with the words that name cell lines marked as such."""
+    return [Item("line", i.text, i.start, i.end) if i.kind == "word" and i.low in lines else i for i in items]
+
+
+def runs(items: Sequence[Item], apart: frozenset[str] = frozenset()) -> list[tuple[int, int]]:
+    """Return first and past-the-last index of every run of words that could be a name; words of `apart` end a run."""
+    found: list[tuple[int, int]] = []
+    for k, item in enumerate(items):
+        # "cell" alone is no name, and part of "cell death".
+        opens = item.low == "cell" and k + 1 < len(items) and items[k + 1].bears and items[k + 1].low not in apart
+        if not (item.bears or opens) or item.low in apart:
+            continue
+        if item.low in ("response", "responses") and _low(items, k + 1) == "to":
+            continue
+        if found and found[-1][1] == k:
+            found[-1] = (found[-1][0], k + 1)
+        else:
+            found.append((k, k + 1))
+    return found
+
+
+def treatment_role(items: Sequence[Item], first: int, end: int) -> float:
+    """Return how much the words at [first, end) stand as a treatment does: beside a dose, after "treated with", ..."""
+    score = 0.0
+    before, before2 = _kind(items, first - 1), _kind(items, first - 2)
+    after, after2 = _kind(items, end), _kind(items, end + 1)
+    if before == "dose" or (_low(items, first - 1) == "of" and before2 == "dose"):
+        score += 2
+    if after == "dose" or (after2 == "dose" and _low(items, end) in ("at", "(", ",", ":", "@", "=", "[", "-", "/")):
+        score += 2
+    if _low(items, first - 1) == "to" and _low(items, first - 2) in ("response", "responses"):
+        score += 2
+    if _low(items, first - 1) in _BEFORE_TREATMENT and _kind(items, first - 2) != "effect":
+        score += 1 + (_low(items, first - 2) in _TREATING)
+    if _low(items, end) == "in" and after2 == "line":
+        score += 1
+    if _low(items, end) in _TREATING or _low(items, first - 1) in (
+        "compound",
+        "drug",
+        "agent",
+        "inhibitor",
+        "treatment",
+    ):
+        score += 2
+    if _low(items, end) in DIRECTIONS and first < 3:
+        score += 1
+    return score + 0.5 * (first == 0)
+
+
+def readout_role(items: Sequence[Item], first: int, end: int) -> float:
+    """Return how much the words at [first, end) stand as a readout does: beside the effect, after "raised", ..."""
+    score = 0.0
+    ahead = next((k for k in range(end, min(end + 4, len(items))) if items[k].kind == "effect"), None)
+    if ahead is not None and all(not items[k].bears and items[k].kind in ("word", "sign") for k in range(end, ahead)):
+        score += 2
+    behind = next((k for k in range(first - 1, max(first - 4, -1), -1) if items[k].kind == "effect"), None)
+    if behind is not None and all(items[k].low in ("in", "of", "for", "on", "the") for k in range(behind + 1, first)):
+        score += 2 if behind < first - 1 else 1
+    if _low(items, first - 1) in DIRECTIONS or (
+        _low(items, first - 2) in DIRECTIONS and _low(items, first - 1) == "the"
+    ):
+        score += 1.5
+    if _low(items, end) in _MOVED:
+        score += 1
+    if _low(items, end) in _CUES:
+        score += 1
+    if _low(items, first - 1) in ("on", "readout") or (_low(items, first - 1) == "in" and _kind(items, end) != "line"):
+        score += 1
+    return score
+
+
+def asked_role(items: Sequence[Item], first: int, end: int) -> float:
+    """Return 1 where the words at [first, end) of a question stand as its treatment does, -1 as its readout, else 0."""
+    before, after = _low(items, first - 1), _low(items, end)
+    if (
+        before in DIRECTIONS
+        or before in _ASKED_OF
+        or after in _PASSIVE
+        or (before == "to" and _low(items, first - 2) in _HAPPENS)
+    ):
+        return -1.0
+    doses = _kind(items, end) == "dose" or _kind(items, first - 1) == "dose"
+    treating = before in _TREATING or after in _TREATING or after in ("do", "does", "did", "have", "has")
+    return 1.0 if doses or treating or before in _ASKED_BY or after in DIRECTIONS or first == 0 else 0.0
+
+
+def asked_roles(items: Sequence[Item], spans: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+    """Return ``asked_role`` of the names in a question; where one says nothing of itself, it is what the others are not.
+
+    A question with one name asks for that treatment, unless it says otherwise.
+    """
+    found = {span: asked_role(items, *span) for span in spans}
+    if len(found) == 1:
+        return {span: role or 1.0 for span, role in found.items()}
+    if -1.0 in found.values() and 1.0 not in found.values():
+        return {span: role or 1.0 for span, role in found.items()}
+    if 1.0 in found.values() and -1.0 not in found.values():
+        return {span: role or -1.0 for span, role in found.items()}
+    return found
+
+
+def neighbours(items: Sequence[Item], k: int) -> tuple[str, str]:
+    """Return what stands before and behind a piece: the kind of what is typed, the word itself of grammar."""
+
+    def shown(j: int) -> str:
+        if not 0 <= j < len(items):
+            return ""
+        return "name" if items[j].bears else items[j].low if items[j].kind in ("word", "sign") else items[j].kind
+
+    return shown(k - 1), shown(k + 1)
+
+
+def common_first(phrases: Iterable[str]) -> dict[str, str]:
+    """Return the most frequent spelling (ties: the first) of phrases that differ in capitals alone."""
+    counts: Counter[str] = Counter(phrases)
+    found: dict[str, str] = {}
+    for phrase, _ in counts.most_common():
+        found.setdefault(phrase.lower(), phrase)
+    return found
+
+
+def _kind(items: Sequence[Item], k: int) -> str:
+    return items[k].kind if 0 <= k < len(items) else ""
+
+
+def _low(items: Sequence[Item], k: int) -> str:
+    return items[k].low if 0 <= k < len(items) else ""

@@ -1,0 +1,242 @@
+"""Typed spans of a sentence: doses, times, effects, q-values, numbers of cells, whether measured or predicted.
+
+Each is a number with its unit or its cue ("score", "FDR", "cells"), wherever in the sentence it stands. What is read
+twice, or could be two things, is left out: a number that is not understood is never guessed.
+"""
+
+import re
+from dataclasses import dataclass
+
+_NUM = r"\d+(?:[,]\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+|\s?[x×*]\s?10\^?[-−]?\d+)?"
+_WORD_NUMBERS = {
+    w: float(i) for i, w in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), 1)
+} | {"half": 0.5, "twenty-four": 24.0, "forty-eight": 48.0, "seventy-two": 72.0}
+_NUM_OR_WORD = rf"(?:{_NUM}|\b(?:{'|'.join(sorted(_WORD_NUMBERS, key=len, reverse=True))})\b)"
+
+# Molar units are spelled out to their symbol; others are kept as written.
+_UNITS = {
+    "m": "M", "molar": "M", "mol/l": "M",
+    "mm": "mM", "millimolar": "mM", "mmol/l": "mM",
+    "um": "uM", "μm": "uM", "micromolar": "uM", "umol/l": "uM", "μmol/l": "uM", "micromol/l": "uM", "micro-molar": "uM",
+    "nm": "nM", "nanomolar": "nM", "nmol/l": "nM", "nano-molar": "nM",
+    "pm": "pM", "picomolar": "pM", "pmol/l": "pM",
+    "mg/ml": "mg/ml", "ug/ml": "ug/ml", "μg/ml": "ug/ml", "ng/ml": "ng/ml", "pg/ml": "pg/ml", "mg/kg": "mg/kg",
+    "gy": "Gy", "u/ml": "U/ml", "iu/ml": "IU/ml",
+}  # fmt: skip
+_MOLAR = r"[munpμ]?M(?![\w/])|[munpμ]?mol/[lL](?!\w)|(?:milli|micro|nano|pico)-?[mM]olar(?!\w)|molar(?!\w)"
+_UNIT = rf"(?:{_MOLAR}|[munpμ]?g/m[lL](?!\w)|mg/kg(?!\w)|Gy(?!\w)|I?U/m[lL](?!\w))"
+_DOSE = re.compile(rf"(?<![\w.+\-])(?P<n>{_NUM_OR_WORD})\s*-?\s*(?P<unit>{_UNIT})")
+_DOSE_RANGE = re.compile(
+    rf"(?<![\w.])(?:{_NUM})\s*(?:{_UNIT})?\s*(?:-|–|—|to|and up to|through|until)\s*(?:{_NUM})\s*-?\s*(?:{_UNIT})"
+)
+# Where no unit stands beside the number: "dose 10", "concentration of 10 (uM)" is not read, for the unit is not sure.
+
+_HOURS = {"min": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0}
+_TIME = re.compile(
+    rf"(?<![\w.+])(?P<n>{_NUM_OR_WORD})\s*-?\s*"
+    r"(?P<unit>min(?:ute)?s?|h(?:(?:ou)?rs?|)|d(?:ays?|)|w(?:ee)?ks?)(?![\w/])",
+    re.IGNORECASE,
+)
+_TIME_CUE = re.compile(r"\b(?:day|hour|t\s*=)\s*(?P<n>\d+(?:\.\d+)?)(?![\w.]*\w)(?!\s*(?:h|d|min))", re.IGNORECASE)
+
+_LINK = r"\s*(?:\([^()0-9]{0,20}\)\s*)?(?:=|:|of|was|is|at|<=|≤|≦|<|~|≈|equal to|value)?\s*(?:of|at|=|:)?\s*"
+_Q_NAMES = (
+    r"(?:q|Q|FDR|fdr|false[- ]discovery[- ]rate|(?:BH|Benjamini[-–]Hochberg)(?:[- ](?:adjusted|corrected))?(?:[- ]p)?"
+    r"|p[._ -]?adj(?:usted)?|adj(?:usted|\.)?[- ]?p(?:[._ -]?val(?:ue)?)?|corrected[- ]p|FDR[- ](?:adjusted|corrected)[- ]p)"
+)
+_Q = re.compile(rf"(?<![\w])(?P<name>{_Q_NAMES})(?:[- ]?values?)?(?P<more>\s*[>≥])?{_LINK}(?P<n>{_NUM})", re.IGNORECASE)
+_P = re.compile(
+    rf"(?<![\w])(?P<name>p)(?:[- ]?values?)?(?P<more>\s*[>≥])?{_LINK}(?P<n>{_NUM})(?!\s*[munpμ]M)", re.IGNORECASE
+)
+_FDR_PERCENT = re.compile(rf"(?P<n>{_NUM})\s*(?:%|percent)\s*(?:FDR|false[- ]discovery[- ]rate)", re.IGNORECASE)
+
+_CELLS = re.compile(
+    r"(?<![\w.+\-])(?:n\s*=\s*)?(?P<n>\d[\d,]*)\s+(?P<what>(?:[a-z][\w-]*\s+){0,2}?)(?:cells?|nuclei|profiles)\b",
+    re.IGNORECASE,
+)
+_CELLS_EQ = re.compile(
+    r"\b(?:n(?:_cells)?\s*(?:=|:|of|was|is|\s)|N\s*=|(?:cells?|number of (?P<what>[a-z-]*\s?)cells|cell count|cell number)\s*(?:=|:|of|was|is))"
+    r"\s*(?P<n>\d[\d,]*)(?![\d.]*[.]\d)"
+)
+_CONTROL = re.compile(r"control|vehicle|untreated|dmso|mock|reference", re.IGNORECASE)
+
+_SIGN = r"(?:[+-]\s?|(?:plus|minus|negative|positive)\s+)"
+_CUES = (
+    r"(?:z[- ]?scores?|scores?|effects?(?:[- ]sizes?)?|log(?:2|_2|10)?[- ]?(?:fold[- ]?changes?|fc)|lfc|ln ?fc|"
+    r"(?:score |mean |standardi[sz]ed )?(?:changes?|shifts?|differences?|increases?|decreases?|reductions?|rises?|drops?|falls?|"
+    r"gains?|losses|loss)|deltas?|Δ|estimates?|beta|coefficients?|cohen's d|d)"
+)
+_VERBS = (
+    r"(?:rose|risen|rises|rising|fell|fallen|falls|falling|increas(?:ed|es|ing)|decreas(?:ed|es|ing)|chang(?:ed|es|ing)|"
+    r"shift(?:ed|s|ing)?|mov(?:ed|es|ing)|went|goes|going|rais(?:ed|es|ing)|lower(?:ed|s|ing)|reduc(?:ed|es|ing)|dropp(?:ed|ing)|drops|"
+    r"climb(?:ed|s|ing)|declin(?:ed|es|ing)|induc(?:ed|es|ing)|suppress(?:ed|es|ing)|elevat(?:ed|es|ing)|boost(?:ed|s|ing)|"
+    r"up|down|higher|lower|gain(?:ed|s)|lost|loses)"
+)
+_BETWEEN = r"(?:\s+(?:up|down|by|of|to|at|was|is|were|as|equal|came|reached|stood|a|an|the|value|amounts?|amounted|=|:))*\s*[=:(]?\s*"
+_VALUE = rf"(?P<sign>{_SIGN})?(?P<n>\d+(?:\.\d+)?)(?![\d]*(?:\s*%|-?\s?fold|[\w]))"
+_EFFECT_CUED = re.compile(rf"(?<![\w-])(?P<cue>{_CUES})(?![\w]){_BETWEEN}{_VALUE}", re.IGNORECASE)
+_MOVES = re.compile(rf"\b{_VERBS}\b", re.IGNORECASE)
+_EFFECT_VERB = re.compile(rf"\b(?:by|{_VERBS})\s+{_VALUE}", re.IGNORECASE)
+_EFFECT_SIGNED = re.compile(
+    rf"(?<![\w.)\d])(?P<sign>{_SIGN})(?P<n>\d+(?:\.\d+)?)(?![\d]*(?:\s*%|-?\s?fold|[\w]))", re.IGNORECASE
+)
+_EFFECT_UNIT = re.compile(
+    rf"(?<![\w.]){_VALUE}\s*(?:(?:control|vehicle)\s+)?(?:sd|s\.d\.|sds|standard deviations?|standard units|sigmas?|σ|z units)\b",
+    re.IGNORECASE,
+)
+_SE = re.compile(
+    rf"(?:±|\+/-|\b(?:s\.?e\.?m?\.?|standard error|std\.? ?err(?:or)?)\b{_LINK})\s*(?P<n>\d+(?:\.\d+)?)", re.IGNORECASE
+)
+_INTERVAL = re.compile(
+    r"\b(?:\d+\s*%\s*)?(?:CI|confidence interval|interval|HDI)\b[\s:=,of(\[]*[+-]?\d+(?:\.\d+)?\s*(?:to|,|–|-|and)\s*[+-]?\d+(?:\.\d+)?[)\]]?",
+    re.IGNORECASE,
+)
+
+_UP = re.compile(
+    r"\b(?:rais\w+|increas\w+|elevat\w+|induc(?:ed|es|ing)|boost\w*|rose|rises?|climb\w*|up|higher|gains?|gained|enhanc\w+|"
+    r"activat(?:ed|es)|upregulat\w+|strengthen\w*)\b", re.IGNORECASE,
+)  # fmt: skip
+_DOWN = re.compile(
+    r"\b(?:lower\w*|decreas\w+|reduc\w+|suppress\w*|fell|falls?|drop\w*|declin\w+|down|loss|losses|lost|loses|diminish\w+|"
+    r"repress\w*|inhibit(?:s|ed)|downregulat\w+|weaken\w*)\b", re.IGNORECASE,
+)  # fmt: skip
+_NOT = re.compile(r"\b(?:not|rather than|instead of|never|no longer)\s+(?:been\s+)?(?:directly\s+)?\w+", re.IGNORECASE)
+_PREDICTED = re.compile(
+    r"\b(?:predict\w*|forecast\w*|imput(?:ed|ation)|simulat\w+|in[- ]silico|extrapolat\w+|computed from a model|modell?ed|"
+    r"model estimates?|inferred)\b", re.IGNORECASE,
+)  # fmt: skip
+_MEASURED = re.compile(
+    r"\b(?:measur\w+|observ(?:ed|ation|ations)|experiment\w*|assayed|empirical\w*|recorded)\b", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A typed piece of a text.
+
+    Parameters
+    ----------
+    kind
+        ``"dose"``, ``"time"`` (hours), ``"effect"``, ``"q"``, ``"se"``, ``"n_cells"``, ``"n_control"`` or ``"other"`` (understood
+        as something that is none of them, such as a range of doses).
+    value
+        The number; None where it cannot be used (an effect whose sign is in doubt, ``q > 0.05``).
+    start, end
+        Place in the text.
+    unit
+        Of a dose.
+    """
+
+    kind: str
+    value: float | None
+    start: int
+    end: int
+    unit: str = ""
+
+
+def typed_spans(text: str) -> tuple[Typed, ...]:
+    """Return the typed pieces of a sentence in reading order; they do not overlap."""
+    text = plain_signs(text)
+    found: list[Typed] = []
+
+    def add(pattern: re.Pattern[str], kind: str, value=None) -> None:
+        for match in pattern.finditer(text):
+            if all(match.end() <= f.start or match.start() >= f.end for f in found):
+                made = value(match) if value else Typed(kind, None, match.start(), match.end())
+                if made is not None:
+                    found.append(made)
+
+    def as_number(kind: str, scale: float = 1.0):
+        def make(match: re.Match[str]) -> Typed:
+            doubtful = bool(match.groupdict().get("more"))
+            return Typed(kind, None if doubtful else _number(match["n"]) * scale, match.start(), match.end())
+
+        return make
+
+    add(_INTERVAL, "other")
+    add(_FDR_PERCENT, "q", as_number("q", 0.01))
+    add(_Q, "q", as_number("q"))
+    add(_SE, "se", as_number("se"))
+    add(_DOSE_RANGE, "other")
+    add(
+        _DOSE,
+        "dose",
+        lambda m: Typed(
+            "dose", _number(m["n"]), m.start(), m.end(), _UNITS[m["unit"].lower()] if m["unit"] != "M" else "M"
+        ),
+    )  # noqa: E501
+    add(
+        _P,
+        "other" if any(f.kind == "q" for f in found) else "q",
+        as_number("other" if any(f.kind == "q" for f in found) else "q"),
+    )  # noqa: E501
+    add(_TIME, "time", _time)
+    add(_CELLS, "n_cells", _cells)
+    add(_CELLS_EQ, "n_cells", _cells)
+    add(
+        _TIME_CUE,
+        "time",
+        lambda m: Typed("time", float(m["n"]) * (24.0 if m.group()[0] in "dD" else 1.0), m.start(), m.end()),
+    )  # noqa: E501
+    for pattern in (_EFFECT_UNIT, _EFFECT_CUED, _EFFECT_SIGNED):
+        add(pattern, "effect", lambda m: _effect(text, m))
+    if _MOVES.search(text):
+        add(_EFFECT_VERB, "effect", lambda m: _effect(text, m))
+    return tuple(sorted(found, key=lambda f: f.start))
+
+
+def told_source(text: str) -> str:
+    """Return ``"measured"`` or ``"predicted"`` as a sentence says, ``""`` where it says neither, ``"?"`` where both."""
+    text = _NOT.sub(" ", text)
+    predicted, measured = _PREDICTED.search(text) is not None, _MEASURED.search(text) is not None
+    if predicted and measured:
+        return "?"
+    return "predicted" if predicted else "measured" if measured else ""
+
+
+def plain_signs(text: str) -> str:
+    """Return text with the typographic minus (and a dash before a digit) as a hyphen; no character moves."""
+    text = text.replace("−", "-").replace("µ", "μ")
+    return re.sub(r"(?<![\w\d])[–—](?=\d)", "-", text)
+
+
+def _number(text: str) -> float:
+    text = text.lower().strip()
+    if text in _WORD_NUMBERS:
+        return _WORD_NUMBERS[text]
+    text = re.sub(r"\s?[x×*]\s?10\^?", "e", text.replace(",", "").replace("−", "-"))
+    return float(text)
+
+
+def _time(match: re.Match[str]) -> Typed | None:
+    unit = match["unit"].lower()
+    if unit == "d" and match.group()[-2:-1].isdigit() and match["n"].isdigit() and int(match["n"]) > 60:
+        return None
+    key = "min" if unit.startswith("min") else unit[0]
+    return Typed("time", _number(match["n"]) * _HOURS[key], match.start(), match.end())
+
+
+def _cells(match: re.Match[str]) -> Typed:
+    what = match.groupdict().get("what") or ""
+    kind = "n_control" if _CONTROL.search(what) else "n_cells"
+    # The words between may name a cell line: "400 K562 cells".
+    return Typed(kind, float(match["n"].replace(",", "")), match.start(), match.end("n"))
+
+
+def _effect(text: str, match: re.Match[str]) -> Typed:
+    sign, size = (match["sign"] or "").strip().lower(), float(match["n"])
+    value: float | None
+    if sign:
+        value = -size if sign in ("-", "minus", "negative") else size
+    else:
+        # Words give the sign of a bare number: a fall of 1.2 is -1.2. Where they contradict one another, no one knows.
+        near = text[max(0, text.rfind(";", 0, match.start())) : match.end()]
+        down, up = _DOWN.search(near) is not None, _UP.search(near) is not None
+        moved = match.re is not _EFFECT_CUED or re.match(
+            r"increase|decrease|reduction|rise|drop|fall|gain|loss", match["cue"], re.IGNORECASE
+        )
+        if down and (up or not moved) and size:
+            value = None
+        else:
+            value = -size if down else size
+    return Typed("effect", value, match.start(), match.end())

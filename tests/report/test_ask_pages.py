@@ -1,0 +1,254 @@
+"""The page of a question and the page of a benchmark run: what is on them, odd inputs, and text that stays text."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from answers_to_show import HOSTILE, LONG, PASSAGE, QUOTE, ROW, evidence, from_passage, from_row, several
+
+from cellgap.ask._answer import VERDICTS, Answer, Answers, Citation, Notice, Usage
+from cellgap.ask._effect_table import EffectTable
+from cellgap.ask.bench._judge import NullControl
+from cellgap.ask.bench._predictions import ELSEWHERE, Prediction
+from cellgap.ask.bench._records import Record
+from cellgap.ask.bench._result import BenchResult, RecordResult
+from cellgap.errors import DataError, StorageError
+from cellgap.gap import Gap
+from cellgap.report._answer_view import MARKS, WORDS, answers_view, usage_words
+from cellgap.report._answers_page import write_answers
+from cellgap.report._asking import bench_verdict, write_bench_report
+
+
+def plain(page: str) -> None:
+    """The page needs nothing else, runs nothing, and says nothing that only Python says."""
+    assert "<script" not in page and "<img" not in page and not re.search(r"\b(None|nan)\b", page)
+    assert not re.search(r"https?:|url\((?!#)|@import| src=[^x]", re.sub(r'xmlns[^"]*"[^"]*"', "", page))
+    assert "default-src 'none'" in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    for figure in re.findall(r"<figure>.*?</figure>", page, re.DOTALL):
+        assert re.search(r"<figcaption>[^<]{20,}\.</figcaption>", figure)
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)))
+
+
+def test_the_page_of_answers_shows_everything(tmp_path):
+    page = write_answers(several(), tmp_path / "new" / "page.html", evidence=evidence).read_text()
+    text = text_of(page)
+    for wanted in (
+        "Does vorinostat induce apoptosis?", "4 answers, each under its own condition", "In K562 cells after 24 h",
+        "raises apoptosis score", "lowers G2M score", "no change apoptosis score", "mixed G2M score",
+        "not tested apoptosis score", "insufficient G2M score", "Caution: Extrapolation", "Conflict:",
+        "38 % of the evidence calls otherwise", "No source", "1 retry among them", "2 replies", "about 4,210 sent",
+        "unknown: no price", "The budget of 3 requests is used up", "Ranked by words alone", "vorinostat@10uM",
+        "read as: treatment vorinostat", "score 0.8123", "43 to 106 of the passage", "1.34", LONG,
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    plain(page)
+    assert page.count("&lt;img src=x") == 3 and page.count('<article class="card"') == 4
+    assert f"<mark>{QUOTE}</mark>" in page and page.count('<details class="cite">') == 4
+    assert "row_id" not in text and ">se<" not in page, "what is not known is not shown"
+    assert write_answers(several(), tmp_path / "two.html", evidence=evidence).read_text() == page
+    with pytest.raises(StorageError, match="is a folder"):
+        write_answers(several(), tmp_path)
+
+
+def test_titles_and_questions_are_text(tmp_path):
+    page = write_answers(several(HOSTILE), tmp_path / "a.html", title=f"T {HOSTILE}").read_text()
+    plain(page)
+    assert "<title>T &lt;/script&gt;&lt;/style&gt;&lt;img" in page
+
+
+def test_no_answer_says_why(tmp_path):
+    none = Answers("Who?", (), Notice("no_evidence", "No passage is about this."))
+    text = text_of(write_answers(none, tmp_path / "a.html").read_text())
+    assert "Not answered No passage is about this. Language model not asked" in text and "Condition 1" not in text
+    assert "No reason is known." in text_of(write_answers(Answers("Who?", ()), tmp_path / "b.html").read_text())
+
+
+def test_verdicts_differ_by_word_and_by_shape():
+    assert set(WORDS) == set(MARKS) == set(VERDICTS)
+    assert len(set(WORDS.values())) == len(set(MARKS.values())) == len(VERDICTS)
+    (card,) = answers_view(Answers("q", (Answer("c", "t", (), 1.0, verdict={"x": "doubles"}),)))["cards"]
+    assert card["chips"] == [{"verdict": "other", "mark": "?", "words": "doubles", "readout": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("usage", "wanted", "absent"),
+    [
+        (Usage(), [("Language model", "not asked")], "Cost"),
+        (Usage(1, cost=None), [("Cost", "unknown: no price is given for this model")], "Waited"),
+        (Usage(2, cost=0.01234), [("Cost", "0.0123"), ("Requests", "2")], "retry"),
+        (Usage(cache_hits=1, cost=0.0), [("From the cache", "1 reply"), ("Cost", "0")], "about"),
+        (Usage(2, 2, 0, 1500, 20, True, 0.5, 2.04), [("Requests", "2, 2 retries among them")], "cache"),
+    ],
+)
+def test_what_a_question_cost(usage, wanted, absent):
+    rows = usage_words(usage)
+    assert all(row in rows for row in wanted) and absent not in str(rows)
+
+
+def test_gaps_are_told_once_where_all_are_equal():
+    def view(*gaps):
+        return answers_view(Answers("q", tuple(Answer("c", "t", (from_row(),), 0.5, gap=gap) for gap in gaps)))
+
+    assert "50 %" in view(0.5, None, 0.5)["matters"] and "does not matter" in view(0.0)["matters"]
+    assert view(0.5)["cards"][0]["measures"] == [
+        {"name": "Words found in its sources", "share": "0.500", "value": "50 %"}
+    ]
+    apart = view(0.5, 0.2)
+    assert apart["matters"] is None and [card["measures"][1]["value"] for card in apart["cards"]] == ["50 %", "20 %"]
+    assert view(None)["matters"] is None and view(math.nan)["matters"] is None
+
+
+def test_a_quote_is_marked_where_it_stands_and_only_there():
+    def parts(citation, find=evidence):
+        shown = answers_view(Answers("q", (Answer("c", "t", (citation,), 1.0),)), find)["cards"][0]["citations"][0]
+        return shown["parts"], shown["changed"]
+
+    cited = from_passage()
+    found, changed = parts(cited)
+    assert not changed and [marked for marked, _ in found] == [False, True, False]
+    assert "".join(text for _, text in found) == PASSAGE.text
+    assert parts(cited, None) == ([(True, QUOTE)], False)
+    assert parts(dataclasses.replace(cited, sha256="0" * 64)) == ([(True, QUOTE)], True)
+    assert parts(dataclasses.replace(cited, span=(0, 4)))[0] == [(True, QUOTE[:4]), (False, QUOTE[4:])]
+    assert parts(dataclasses.replace(cited, span=None)) == ([(False, QUOTE)], False)
+    assert parts(dataclasses.replace(cited, span=(9, 2))) == ([(True, QUOTE)], False)
+    whole = Citation("x", "t", PASSAGE.text, 1, cited.span)
+    assert parts(whole)[0] == found, "a passage quoted whole is marked in itself"
+
+
+def test_the_values_of_a_row_are_those_that_were_cited():
+    frame = pd.DataFrame(
+        {"drug": ["a", "a"], "readout": "x", "effect": [1.5, 0.1], "q": [0.01, 0.5], "cell_line": "K562", "n_cells": 40}
+    )
+    table = EffectTable.of(frame, name="screen")
+    values = {str(table.frame["row_id"].iat[i]): table.values(i) for i in range(2)}
+    answer = Answer("c", "t", (table.cite(0), table.cite(1)), 1.0)
+    first, second = answers_view(Answers("q", (answer,)), values.get)["cards"][0]["citations"]
+    assert dict(first["cells"])["effect"] == "1.5" and dict(second["cells"])["q"] == "0.5"
+    assert dict(first["cells"])["cell_line"] == "K562" and "dose" not in dict(first["cells"])
+    assert not first["changed"]
+    values[table.cite(0).source_id]["effect"] = 9.0
+    first, _ = answers_view(Answers("q", (answer,)), values.get)["cards"][0]["citations"]
+    assert first["changed"] and first["cells"] == [] and "1.5" in first["parts"][0][1]
+    assert "r1" in ROW["row_id"]
+
+
+# ---- the benchmark ----
+
+METRICS = ("condition_strict", "answer_strict", "citation_strict", "combined_strict", "outputs", "planted_cited")
+
+
+def record(i: int, golds: int = 2) -> Record:
+    return Record.of({
+        "id": f"r{i}", "question": f"Question {i} {HOSTILE if i == 0 else ''}",
+        "properties": [
+            {"condition": f"gold {i}.{g}", "groundtruth": f"true {i}.{g}", "citations": [{"title": f"{g + 1}. T"}]}
+            for g in range(golds)
+        ],
+        "ctxs": [{"title": "T", "text": f"text {k}"} for k in range(3)],
+    })  # fmt: skip
+
+
+def result(n: int = 8, level: float = 0.5, **changes) -> BenchResult:
+    rng = np.random.default_rng(0)
+    index = pd.Index([f"r{i}" for i in range(n)], name="record")
+    scores = pd.DataFrame({m: np.clip(level + 0.1 * rng.normal(size=n), 0, 1) for m in METRICS}, index=index)
+    scores.loc["r0", "combined_strict"] = 0.0
+    scores.loc["r1", "planted_cited"] = np.nan
+    floor = pd.DataFrame({m: np.full(n, 0.2) for m in METRICS}, index=index)
+    said = (
+        Prediction(f"said {HOSTILE}", "one", (1, ELSEWHERE + 1)),
+        Prediction("", "", ()),
+        Prediction("more", "x", (2,)),
+    )
+    results = [RecordResult("r0", "answered", said, None, (Notice("no_encoder", "words alone"),))]
+    results.append(RecordResult("r1", "failed", (), Notice("ReplyError", "No JSON.")))
+    results.append(RecordResult("r2", "abstained", (), Notice("no_evidence", "Nothing.")))
+    results += [RecordResult(f"r{i}", "answered", said[:1]) for i in range(3, n)]
+    given = dict(
+        system="extractive", versions={"cellgap": "1"}, protocol="conditions", k_max=3, judge="det-1",
+        judge_versions={"judge": "det-1"}, dataset="mini <i>ency</i>", digest="ab", n_records=n, results=tuple(results),
+        scores=scores, floor=floor, pairs={"r0": ((1, 0),)}, usage=Usage(9, cost=None),
+    )  # fmt: skip
+    return BenchResult(**(given | changes))
+
+
+def test_the_page_of_a_run_shows_scores_beside_chance(tmp_path):
+    gap = Gap("ambiguity gap", 0.04, "95 % 0.01 to 0.07", "It matters.", "State cell line, dose, time.")
+    other = result(level=0.3, system=f"blind {HOSTILE}", stopped="the budget is used up")
+    given = dict(records=[record(i) for i in range(8)], gaps=[gap], settings={"file": "x"}, notes=["To know."])
+    path = write_bench_report([result(), other], tmp_path / "new" / "page.html", **given)
+    page, text = path.read_text(), text_of(path.read_text())
+    for wanted in (
+        "It answers better than chance", "8 were asked: 6 answered, 1 abstained, 1 failed",
+        "Two random passages score 0.200",
+        "ReplyError \N{MULTIPLICATION SIGN} 1", "unknown: no price", "ambiguity gap", "State cell line, dose, time.",
+        "The worst questions, side by side", "gold 0.0", "true 0.1", "No such reading", "No answer",
+        "cites 1, 1 elsewhere",
+        "(no condition)", "(empty)", "the budget is used up", "no_encoder (1 question)", "To know.", "All 8 questions",
+        "Floor", "corrected", "Cites planted orders", "&lt;i&gt;ency",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    plain(page)
+    assert page.count("<svg") == 5 and page.count('<article class="case"') == 5
+    assert re.findall(r'<article class="case" aria-label="(Question \d)', page)[0] == "Question 0", "the worst first"
+    # The gold reading that was paired stands beside what it was paired with.
+    case = text[text.index("gold 0.0") : text.index("gold 0.1")]
+    assert case == "gold 0.0 true 0.0 cites 1 (no condition) (empty) cites none "
+    assert write_bench_report([result(), other], tmp_path / "two.html", **given).read_text() == page
+    with pytest.raises(StorageError, match="is a folder"):
+        write_bench_report(result(), tmp_path)
+    with pytest.raises(DataError, match="at least one result"):
+        write_bench_report([], tmp_path / "x.html")
+
+
+@pytest.mark.parametrize(
+    ("level", "changes", "tone", "told"),
+    [
+        (0.5, {}, "better", "Where those are 0 and a perfect answer is 1"), (0.05, {}, "worse", "Two random passages"),
+        (0.22, {}, "unclear", "conditions"), (0.5, {"floor": pd.DataFrame()}, "unknown", "det-1"),
+    ],
+)  # fmt: skip
+def test_the_verdict_reads_the_score_beside_its_floor(level, changes, tone, told, tmp_path):
+    one = result(40, level, **changes)
+    found = bench_verdict(one)
+    assert found.tone == tone and any(told in sentence for sentence in found.sentences)
+    plain(write_bench_report(one, tmp_path / "page.html").read_text())
+
+
+def test_a_judge_is_shown_with_what_it_gives_for_nothing(tmp_path):
+    scores = result().scores.assign(
+        judged_answer_strict=0.3, judged_answer_matched=0.3, outputs=2.0, outputs_surplus=0.0
+    )
+    control = NullControl("answer", 0.25, 0.3, 0.3, 30, 30, 30, 2)
+    judged = result(judge="llm:x", scores=scores, controls=(control,), judged={"calls": 40, "valid": 38, "failed": 2})
+    text = text_of(write_bench_report(judged, tmp_path / "page.html").read_text())
+    assert "calls 40, valid 38, failed 2" in text and "0.250 0.300 0.300 30, 30, 30 2" in text
+    assert "0.300 to 0.300 corrected undefined" in text, "not 0.3: the judge gives as much for nothing"
+    bare = dataclasses.replace(control, empty=None)
+    text = text_of(write_bench_report(dataclasses.replace(judged, controls=(bare,)), tmp_path / "b.html").read_text())
+    assert "none valid" in text
+
+
+def test_runs_of_one_system_are_told_apart(tmp_path):
+    runs = [result(), result(protocol="rag", k_max=1), result(protocol="given", k_max=None, judge="lex-1")]
+    text = text_of(write_bench_report(runs, tmp_path / "page.html").read_text())
+    assert "conditions, k \N{LESS-THAN OR EQUAL TO} 3, det-1" in text and "given, any k, lex-1" in text
+    assert "Scores of different protocols, judges or records are not comparable" in text
+    few = result(scores=result().scores[["answer_strict"]], floor=result().floor[["answer_strict"]])
+    text = text_of(write_bench_report(few, tmp_path / "few.html").read_text())
+    assert "Answer (word F1)" in text and "Combined" not in text
+
+
+def test_many_questions_are_cut_and_said_so(tmp_path):
+    page = write_bench_report(result(230), tmp_path / "page.html").read_text()
+    assert "The 200 lowest of 230 questions" in page and "Not at hand" in page
+    plain(page)
