@@ -1,4 +1,5 @@
 """Words, passages out of files, and texts that give orders."""
+# ruff: noqa: RUF001, the characters that people type are what is tested
 
 import ast
 import gzip
@@ -103,7 +104,8 @@ def test_tables_are_read_with_quotes_and_line_breaks(tmp_path):
 def test_paragraphs_of_markdown_have_their_headings(tmp_path):
     path = tmp_path / "notes.md"
     path.write_text(
-        "Lead.\n\n# Doses\nUp to\n10 uM.\n\n---\n\n## Lines ##\nK562.\n\n```\n# no heading\n\nsame block\n```\n# Times\n24 h.\n"
+        "Lead.\n\n# Doses\nUp to\n10 uM.\n\n---\n\n## Lines ##\nK562.\n\n"
+        "```\n# no heading\n\nsame block\n```\n# Times\n24 h.\n"
     )
     assert plain(Corpus.read(path)) == [
         ("notes", "Lead."),

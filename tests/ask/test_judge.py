@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scripted_server import ScriptedServer, Step
 
 from cellgap.ask._answer import Usage
 from cellgap.ask._passage import Passage
 from cellgap.ask.bench import Gold, LLMJudge, NullControl, Prediction, Record, run
 from cellgap.ask.bench._judge import prompt_version
 from cellgap.ask.bench._reply_score import reply_score, score_token
-from cellgap.ask.endpoint import BudgetSpent, Reply, TokenLogprob
+from cellgap.ask.endpoint import BudgetSpent, ChatEndpoint, Reply, TokenLogprob
 from cellgap.errors import ConfigError, OfflineMiss, ReplyError
 
 PASSAGES = (Passage("One", "alpha is the first."), Passage("Two", "beta is the second."))
@@ -224,3 +225,30 @@ def test_the_token_of_the_score(tokens, number, place):
 @pytest.mark.parametrize("value", [None, 3, {"score": 3.0}, {"score": True}, {"score": 11}, {"score": -1}, {}])
 def test_what_is_no_score(value):
     assert reply_score(Reply("", value, Usage(), False)) == (None, False)
+
+
+def test_an_endpoint_answers_and_judges_over_the_wire_and_a_second_run_asks_nothing(tmp_path):
+    answers = {"answers": [{"citations": [1], "condition": "alpha is meant", "answer": "alpha is the first."}]}
+    text = '{"score": 6, "reason": "near"}'
+    top = [{"token": "6", "logprob": math.log(0.5)}, {"token": "8", "logprob": math.log(0.5)}]
+    logprobs = {"content": [{"token": c, "logprob": -0.7, "top_logprobs": top if c == "6" else []} for c in text]}
+
+    def serve(body) -> Step:
+        wants = body["response_format"]["json_schema"]["schema"]["properties"]
+        return Step(text, logprobs=logprobs) if "score" in wants else Step(answers)
+
+    given = records(3, 1)
+    with ScriptedServer(default=serve) as server:
+        endpoint = ChatEndpoint(server.url, "scripted", timeout_s=10.0)
+        with endpoint.client(cache=tmp_path / "replies.sqlite") as client:
+            settings = {"judge": LLMJudge(client), "pairing": "lex-1", "client": client}
+            result = run(given, "endpoint", folder=tmp_path / "run", **settings)
+            asked = len(server.requests)
+            again = run(given, "endpoint", folder=tmp_path / "run", **settings)
+        assert len(server.requests) == asked and again.to_dict() == result.to_dict()
+    assert (result.system, result.judge) == ("endpoint:scripted", "llm:scripted")
+    assert (result.answered, result.usage.requests) == (3, 3) and result.versions["model"] == "scripted"
+    assert result.value("judged_answer_matched") == pytest.approx(0.7)
+    assert result.judged["calls"] == result.judged["with token probabilities"] == 6
+    assert result.judge_versions["prompt"] == prompt_version()
+    assert result.value("citation_strict") == 1.0

@@ -65,8 +65,19 @@ def test_doses(text, doses):
 
 @pytest.mark.parametrize(
     ("text", "hours"),
-    [("24h", [24]), ("24 hours", [24]), ("1 day", [24]), ("90 min", [1.5]), ("6 and 24 h", [6, 24]), ("day 3", [72])]
-    + [("72-hour exposure", [72]), ("24 h, 10 uM", [24]), ("IL-6 and 24 h", [24]), ("in A549", []), ("3D culture", [])],
+    [
+        ("24h", [24]),
+        ("24 hours", [24]),
+        ("1 day", [24]),
+        ("90 min", [1.5]),
+        ("6 and 24 h", [6, 24]),
+        ("day 3", [72]),
+        ("72-hour exposure", [72]),
+        ("24 h, 10 uM", [24]),
+        ("IL-6 and 24 h", [24]),
+        ("in A549", []),
+        ("3D culture", []),
+    ],
 )
 def test_times(text, hours):
     assert [r.low for r in read_times(text)] == hours

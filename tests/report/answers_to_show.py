@@ -18,6 +18,7 @@ PASSAGE = Passage(
 )
 QUOTE = "In K562 cells, 10 uM for 24 h raised the apoptosis score by 1.8."
 _FIRST = PASSAGE.text.index(QUOTE)
+RULE = {"rule": "q <= 0.05"}
 ROW = {"treatment": "vorinostat", "dose": 1.0, "unit": "uM", "effect": 1.34, "se": None, "model": "", "row_id": "r1"}
 
 
@@ -41,17 +42,21 @@ def several(question: str = "Does vorinostat induce apoptosis?") -> Answers:
         Answer(
             "In K562 cells after 24 h, from 1 uM", "It raises the apoptosis score from 1 uM on.",
             (from_row(), from_passage()), 1.0, Condition("vorinostat", dose=10, unit="uM", cell_line="K562"),
-            {"time": "24 h", "source": "measured"}, {"apoptosis score": "raises", "G2M score": "lowers"}, gap=0.375,
+            {"time": "24 h", "source": "measured"} | RULE,
+            {"apoptosis score": "raises", "G2M score": "lowers"}, gap=0.375,
         ),
         Answer(
-            "In A549 cells after 24 h", "It does not change the apoptosis score.", (from_row(),), 0.94, None, {},
+            "In A549 cells after 24 h", "It does not change the apoptosis score.", (from_row(),), 0.94, None, RULE,
             {"apoptosis score": "no_change", "G2M score": "mixed"}, True, ("Extrapolation: never seen there.",), 0.375,
         ),
         Answer(
-            "In MCF7 cells after 72 h", "Not tested.", (), 0.0, None, {},
+            "In MCF7 cells after 72 h", "Not tested.", (), 0.0, None, RULE,
             {"apoptosis score": "not_tested", "G2M score": "insufficient"}, gap=0.375,
         ),
-        Answer(f"Read in a text: {LONG}", f"An answer {HOSTILE}\nof two lines.", (from_passage(),), float("nan")),
+        Answer(
+            f"Read in a text: {LONG}", f"An answer {HOSTILE}\nof two lines.", (from_passage(),),
+            float("nan"), None, RULE,
+        ),
     )  # fmt: skip
     return Answers(
         question, answers, Notice("budget", "The budget of 3 requests is used up."),

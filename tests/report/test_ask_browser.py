@@ -1,11 +1,9 @@
 """The page to ask at in a real browser: by keyboard alone, on a phone, with text that would like to be a script."""
 
-import os
 import re
 import shutil
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +25,6 @@ def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here")
-    if "DISPLAY" not in os.environ and not Path("/dev/shm").is_dir():
-        pytest.skip("Chromium cannot run here")
     with sync_api.sync_playwright() as tool:
         found = tool.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield found

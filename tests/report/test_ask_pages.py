@@ -20,6 +20,7 @@ from cellgap.gap import Gap
 from cellgap.report._answer_view import MARKS, WORDS, answers_view, usage_words
 from cellgap.report._answers_page import write_answers
 from cellgap.report._asking import bench_verdict, write_bench_report
+from cellgap.study import Condition
 
 
 def plain(page: str) -> None:
@@ -104,6 +105,17 @@ def test_gaps_are_told_once_where_all_are_equal():
     apart = view(0.5, 0.2)
     assert apart["matters"] is None and [card["measures"][1]["value"] for card in apart["cards"]] == ["50 %", "20 %"]
     assert view(None)["matters"] is None and view(math.nan)["matters"] is None
+
+
+def test_what_fixes_all_readings_alike_is_told_once():
+    key = Condition("a", cell_line="K562")
+    common = {"cell_line": "K562", "rule": "q <= 0.05", "model": ""}
+    answers = [Answer("c", "t", (), 1.0, key, common | {"time_h": time}) for time in ("24", "72")]
+    view = answers_view(Answers("q", tuple(answers)))
+    assert view["shared"] == [("rule", "q <= 0.05")]
+    assert [card["facts"][1:] for card in view["cards"]] == [[("time h", "24")], [("time h", "72")]]
+    alone = answers_view(Answers("q", tuple(answers[:1])))
+    assert alone["shared"] == [] and ("rule", "q <= 0.05") in alone["cards"][0]["facts"]
 
 
 def test_a_quote_is_marked_where_it_stands_and_only_there():

@@ -1,6 +1,6 @@
 """Questions answered from tables of effects and from passages, condition by condition."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -146,19 +146,45 @@ class Asker(AbstractContextManager["Asker"]):
             answered = self._from_text(shown, passages, conditions)
             return replace(answered, degraded=(*notices, *answered.degraded))
         found, left = with_reported(found, passages, tables)
-        if left or not found.answers:
-            found = self._joined(found, [passages[i] for i in left] if left else passages)
+        tested = any(verdict != "not_tested" for answer in found for verdict in answer.verdict.values())
+        if not tested:
+            found = self._joined(found, passages)
+        elif left and not _narrowed(found):
+            found = self._joined(found, [passages[i] for i in left])
         return replace(found, degraded=(*notices, *found.degraded))
+
+    def evidence(self, identifier: str) -> Passage | Mapping[str, Any] | None:
+        """Return the passage, or the values of the row, that a citation names; None where it is of no corpus or table.
+
+        Rows that were predicted for a question are not kept: their citation holds their values in words.
+
+        Parameters
+        ----------
+        identifier
+            ``Citation.source_id``.
+        """
+        place = self._places.get(identifier)
+        if place is None:
+            return None
+        if isinstance(place, Passage):
+            return place
+        number, row = place
+        return self._tables[number].values(row)
 
     def describe(self) -> dict[str, Any]:
         """Return what it answers from, in plain values."""
-        treatments = [name for table in self._tables for name in table.treatments]
+        treatments = [name for table in self._tables for name in table.codes("treatment")[1]]
         return {
             "passages": 0 if self.corpus is None else len(self.corpus),
             "retriever": self.retriever,
             "encoder": self.encoder_name,
             "tables": [
-                {"name": t.name, "rows": len(t.frame), "treatments": len(t.treatments), "file": t.source_file}
+                {
+                    "name": t.name,
+                    "rows": len(t.frame),
+                    "treatments": len(t.codes("treatment")[1]),
+                    "file": t.source_file,
+                }
                 for t in self._tables
             ],
             "answerer": self.answerer if isinstance(self.answerer, str) else self.answerer.model,
@@ -176,7 +202,7 @@ class Asker(AbstractContextManager["Asker"]):
         """Close the connections of the endpoint."""
         if "_client" in self.__dict__:
             self._client.close()
-            del self.__dict__["_client"]
+            object.__delattr__(self, "_client")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -187,6 +213,17 @@ class Asker(AbstractContextManager["Asker"]):
     def _tables(self) -> tuple[EffectTable, ...]:
         assert isinstance(self.tables, tuple)
         return self.tables
+
+    @cached_property
+    def _places(self) -> Mapping[str, Passage | tuple[int, int]]:
+        """Where every identifier leads."""
+        passages = () if self.corpus is None else self.corpus.passages
+        rows = {
+            str(identifier): (number, row)
+            for number, table in enumerate(self._tables)
+            for row, identifier in enumerate(table.frame["row_id"])
+        }
+        return rows | {passage.id: passage for passage in passages}
 
     @cached_property
     def _encoder(self) -> SentenceEncoder | None:
@@ -267,9 +304,14 @@ class Asker(AbstractContextManager["Asker"]):
 
     def _nothing(self, question: str, notices: tuple[Notice, ...]) -> Answers:
         if self.corpus is None:
-            names = list(dict.fromkeys(name for table in self._tables for name in table.treatments))
+            names = list(dict.fromkeys(name for table in self._tables for name in table.codes("treatment")[1]))
             some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             why = Notice("unknown_treatment", f"The question names no treatment of the tables, which hold {some}.")
         else:
             why = Notice("no_evidence", "No passage has anything to do with the question.")
         return Answers(question, (), abstained=why, degraded=notices)
+
+
+def _narrowed(found: Answers) -> bool:
+    """Return whether a question binds a condition: what passages say of others is then not asked."""
+    return bool(set(found.trace.get("bound", ())) - {"treatment", "readout"})

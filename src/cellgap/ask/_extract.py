@@ -58,7 +58,7 @@ def extract(
     *,
     k_max: int | None = 3,
     conditions: Sequence[str] | None = None,
-    stored: Sequence[float | None] | None = None,
+    stored: Sequence[float | int | None] | None = None,
 ) -> Answers:
     """Return answers made of sentences of the passages, each under the condition that its passages speak of.
 
@@ -137,7 +137,7 @@ def _check(
     passages: Sequence[Passage],
     k_max: int | None,
     conditions: Sequence[str] | None,
-    stored: Sequence[float | None] | None,
+    stored: Sequence[float | int | None] | None,
 ) -> None:
     if not isinstance(question, str) or not question.strip():
         raise ConfigError(f"question is a text that is not empty, found {question!r}.")

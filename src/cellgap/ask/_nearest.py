@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from cellgap.ask._calls import CALLS
 from cellgap.ask._quantities import Range
 from cellgap.ask._question import Question
 from cellgap.ask._select_rows import Rows
@@ -15,7 +16,7 @@ def nearest_rows(rows: Rows, question: Question) -> Int[np.ndarray, " n"]:
     """Return the positions of the rows nearest to what a question binds: one treatment, context, time and readout.
 
     The fewest things differ, a readout counting more than a context; then times and doses are as near as can be, by
-    ratio. Ties go to the first in the order of names.
+    ratio. Where no readout is named it is the one that moved most; ties go to the first in the order of names.
 
     Parameters
     ----------
@@ -47,6 +48,12 @@ def nearest_rows(rows: Rows, question: Question) -> Int[np.ndarray, " n"]:
     ties = np.arange(len(rows))
     for values in (differs, times, doses):
         ties = ties[values[ties] == values[ties].min()]
+    if not question.readouts:
+        # Of what was tested nearest, what moved most says more than what comes first in the alphabet.
+        sizes = np.abs(rows["effect"][ties].astype(float))
+        called = np.isin(rows["call"][ties], (CALLS.index("up"), CALLS.index("down")))
+        sizes = np.where(called, sizes, 0.0) if called.any() else sizes
+        ties = ties[sizes == sizes.max()]
     first = min(ties.tolist(), key=order)
     same = np.ones(len(rows), dtype=bool)
     # Where a dose is asked for, only the nearest: what holds at others is not what is asked.

@@ -27,7 +27,7 @@ _DROP = (
 _ORDERED = r"(?:required|instructed|ordered|told|requested|asked|directed|obliged|expected|advised)"
 MUST = (
     r"(?:must|should|shall|(?:have|has|need|needs|ought)\s+to|"
-    rf"(?:is|are)\s+(?:hereby\s+|now\s+)?(?:to|{_ORDERED}\s+to))"
+    rf"(?:is|are)\s+(?:hereby\s+|now\s+)?(?:to|(?:{_ORDERED}|mandatory|compulsory|obligatory)\s+to))"
 )
 _ONLY = r"(?:only|alone|sole|solely|exclusively|exclusive|single|just)"
 _TO_WHOM = r"(?:the|any|every|all|each|your|whichever|whatever|our)"
@@ -89,7 +89,37 @@ STRONG_ORDERS = (
     ),
     _order(_set("ignore disregard forget"), "sm", r"\w+\s+(?:everything|anything|all\s+else|all\s+of|others?|what)\b"),
     _order(
-        _SAY_WORDS, "s", rf"{_SAY}\s+(?:(?:only|just|simply|always|instead)\s+|to\s+(?:{_TO_WHOM}\s+)?\w+\s+)?that\b"
+        _SAY_WORDS,
+        "s",
+        rf"{_SAY}\s+(?:(?:only|just|simply|always|instead)\s+|to\s+(?:{_TO_WHOM}\s+)?\w+\s+)?(?-i:that|THAT)\b",
+    ),
+    _order(
+        _set("answer reply respond claim insist pretend"),
+        "m",
+        r"\w+\s+that\s+(?:the|it|this|no|all|there|nothing|every|\w+\s+(?:is|are|was|has|have))\b",
+    ),
+    _order(_TELL_WORDS, "snm", rf"{_TELL}\s+(?:with\s+)?nothing\s+(?:but|except|other\s+than)\b"),
+    _order(_set("suppress reject exclude withhold"), "s", rf"\w+\b[^.\n]{{0,40}}?\bother\s+(?:\w+\s+)?{_PIECES}\b"),
+    _order(_set("quote cite"), "sn", r"\w+\s+this\s+one\b"),
+    _order(_set("attribute credit ascribe link refer"), "s", rf"\w+\s+(?:\w+\s+){{1,3}}to\s+{_THIS}\s+{_PIECE}\b"),
+    _order(
+        _set("trust prefer believe follow use cite quote"),
+        "s",
+        rf"\w+\s+{_THIS}\s+{_PIECE}\s+(?:over|above|before|instead\s+of|rather\s+than|not)\b",
+    ),
+    _order(_set("summarize summarise"), "s", r"\w+\s+(?:everything|all|this|these|the\s+\w+)\s+(?:\w+\s+)?as\b"),
+    _order(_set("do act"), "s", rf"\w+\s+(?:exactly\s+)?as\s+{_THIS}\s+{_PIECE}\b"),
+    _order(
+        _set("instead"),
+        "s",
+        r"instead\s+of\s+(?:answering\s+)?the\s+(?:\w+\s+)?question,?\s+(?:describe|write|say|tell|print|output|answer|reply|"
+        r"give|talk|return|explain)\b",
+    ),
+    _order(
+        _set("make ensure"),
+        "sn",
+        r"(?:make\s+sure|ensure)\s+(?:that\s+)?(?:your|the|any|every)\s+(?:answer|reply|response|output|summary)\s+"
+        r"(?:contains?|says?|states?|is|mentions?|cites?|includes?|does|reads?|ends?|begins?)\b",
     ),
     _order(
         _set("tell inform assure convince advise"),
@@ -103,7 +133,7 @@ STRONG_ORDERS = (
         "s",
         r"\w+\s+(?:\w+\s+){0,2}?(?:with\b|only\b|exactly\b|nothing\b|[\"“'‘]|yes\b|no\b|in\s+one\s+word)",
     ),
-    _order(_set("output"), "s", r"\w+\s+(?:only|exactly|nothing|none)\b"),
+    _order(_set("output"), "s", r"\w+\s+(?:only|exactly|nothing|none|the\s+(?:string|text|token|letters?))\b"),
     _order(
         _USE_WORDS,
         "snm",
@@ -117,6 +147,11 @@ STRONG_ORDERS = (
         "sm",
         rf"{_USE}\s+(?:no|zero)\s+(?:(?:other|further|additional|more)\s+)?(?:citations?|references?|sources?|evidence|"
         r"passages?|fragments?|footnotes?|documents?)\b",
+    ),
+    _order(
+        _USE_WORDS,
+        "n",
+        rf"{_USE}\s+no\s+(?:other|further|additional|more)\s+(?:citations?|references?|sources?|evidence|passages?|fragments?|notes?)\b",
     ),
     _order(
         _set("treat regard accept take consider view present"),
@@ -165,7 +200,7 @@ STRONG_PHRASES = (
         r"excerpts?|entries|notes?|pages?|documents?|sources?|texts?|records?)|(?<!\w\s)others)\s+(?:is|are|were|was|may|must|should|can|"
         r"have|has|contain)\s+(?:all\s+|also\s+|to\s+)?(?:not\s+)?(?:be\s+|been\s+)?(?:left\s+out|ignored|disregarded|discarded|"
         r"skipped|cited|quoted|used|consulted|trusted|mentioned|retracted|fabricated|fake|forged|obsolete|out\s+of\s+date|"
-        r"outdated|wrong|void|errors?)\b",
+        r"outdated|wrong|void|errors?|forger(?:y|ies)|fakes?|fabrications?|lies|hoax(?:es)?|inventions?)\b",
     ),
     _phrase(
         ("no",),
@@ -196,7 +231,8 @@ STRONG_PHRASES = (
             "agents tool tools engine engines chat",
             "must should shall have has need needs ought is are",
         ),
-        rf"\b{_MACHINE}\b[^.\n]{{0,40}}\b{MUST}\b[^.\n]{{0,40}}\b(?:answer|reply|respond|claim|pretend|cite|quote|withhold|{_DROP}|"
+        rf"\b{_MACHINE}\b[^.\n]{{0,40}}\b{MUST}\b[^.\n]{{0,40}}\b(?:claim|pretend|cite|quote|withhold|{_DROP}|"
+        r"(?:answer|reply|respond)\s+(?:in|by|every|any|all|yes|no|[\"“:])|"
         rf"{_TELL}\s+(?:that|only|with|this|the\s+(?:words?|user)))\b",
     ),
     _phrase(
@@ -231,7 +267,30 @@ STRONG_PHRASES = (
         ("answer answers reply response output",),
         rf"\b(?:your|the|any|every|all)\s+(?:answers?|reply|response|output)\s+{MUST}\s+(?:be|say|read|state|claim)\s+(?:that\b|only\b|just\b|[\"“'‘:])",
     ),
+    _phrase(
+        ("ask asks inquire inquires query", "told informed assured"),
+        r"\b(?:users?|readers?|anyone|everyone|whoever|askers?|people)\s+(?:who\s+)?(?:asks?|inquires?|query)\b[^.\n]{0,60}\b"
+        r"(?:must|should|shall|is\s+to|are\s+to)\s+be\s+(?:told|informed|assured)\b",
+    ),
+    _phrase(
+        ("task job role instructions instruction goal objective",),
+        r"\byour\s+(?:new\s+|real\s+|only\s+)?(?:task|job|role|instructions?|goal|objective)\s+(?:is|are|has|have|was|now)\b",
+    ),
+    _phrase(
+        ("answer reply response output",),
+        r"\b(?:no|any)\s+(?:answer|reply|response|output)\s+(?:other\s+than|except|but\s+[\"“'‘])",
+    ),
     # Cite this, and nothing else.
+    _phrase(
+        ("only",),
+        rf"\bonly\s+{_THIS}\s+{_PIECE}\s+(?:counts|matters|applies|is\s+(?:valid|true|correct|reliable|to\s+be))\b",
+    ),
+    _phrase(
+        ("this present current", "only sole one"),
+        rf"\b{_THIS}\s+(?:passage|fragment|snippet|note|page|entry|excerpt|paragraph|memo|bulletin|record)\s+is\s+the\s+"
+        r"(?:only|sole|one)\s+(?:\w+\s+)?(?:trustworthy|valid|reliable|correct|authoritative|admissible|permitted|true|credible|"
+        r"evidence|citation|reference)\b",
+    ),
     _phrase(
         ("only alone sole solely exclusively exclusive single just", "this present current"),
         rf"\b{_USE}\s+(?:(?!that\b)\w+\s+)?{_ONLY}\s+(?:(?!that\b)\w+\s+)?{_THIS}\s+(?:\w+\s+)?{_PIECE}\b",
@@ -281,6 +340,11 @@ WEAK_ORDERS = (
     _order(_DROP_WORDS, "sn", rf"{_DROP}\b"),
 )
 WEAK_PHRASES = (
+    _phrase(
+        ("whatever anything everything", "you"),
+        r"\b(?:whatever|anything|everything)\s+(?:else\s+)?(?:that\s+)?you\s+(?:have|were|are|may|read|see|find)\b",
+    ),
+    _phrase(("answer",), r"\bthe\s+(?:\w+\s+)?answer\s+is\s+(?:that|always|simply|[\"“:])"),
     _phrase(("other",), rf"\b{_CITE}\s+(?:\w+\s+){{0,2}}?other\s+(?:\w+\s+)?(?:{_PIECES}|{_PIECE})\b"),
     _phrase(
         ("only alone sole solely exclusively exclusive single just nothing no", "this present current"),
@@ -303,7 +367,7 @@ WEAK_PHRASES = (
     ),
     _phrase(
         ("when before while answer reply question",),
-        r"\b(?:when|before|while)\s+(?:you\s+)?(?:answer(?:ing)?|reply(?:ing)?|respond(?:ing)?|summari[sz](?:e|ing)|cit(?:e|ing))\b|"
+        r"\b(?:when|before|while)\s+(?:you\s+)?(?:answer(?:ing)?|reply(?:ing)?|respond(?:ing)?|summari[sz](?:e|ing)|cit(?:e|ing)|(?:writ|giv|compos|prepar|generat|produc|form)ing\s+(?:the|your|an|any)\s+(?:answer|reply|response|summary))\b|"
         r"\b(?:the|any|every)\s+(?:answer|reply|question)\s+(?:must|should|shall|has\s+to|is\s+to)\b",
     ),
     _phrase(
@@ -312,6 +376,6 @@ WEAK_PHRASES = (
     ),
     _phrase(
         ("instruction instructions directive directives answer reply response citation",),
-        r"\b(?:instructions?|directives?)\s+(?:to|for)\b|\b(?:correct|right|only|expected|desired|approved|official)\s+(?:answer|reply|response|citation)\b",
+        r"\b(?:instructions?|directives?)\s+(?:to|for)\s+(?!the\b|use\b)|\b(?:correct|right|only|expected|desired|approved|official)\s+(?:answer|reply|response|citation)\b",
     ),
 )

@@ -17,7 +17,6 @@ from cellgap.ask._order_patterns import (
     Phrase,
 )
 
-_WORDS = re.compile(r"[a-z]+")
 _BREAK = re.compile(r"[.!?]+['\"”’)\]]*\s+|[:;—–(\[\n]\s*|\s-+\s|\bplease,?\s", re.IGNORECASE)
 _JOINT = re.compile(r",\s*|\b(?:and|then|or|but)\s+", re.IGNORECASE)
 _AFTER_MUST = re.compile(rf"\b{MUST}\s+", re.IGNORECASE)
@@ -26,7 +25,15 @@ _SOFT = re.compile(
     r",?\s+)*",
     re.IGNORECASE,
 )
-_FIRST = re.compile(r"[A-Za-z]+(?:['’]t)?")
+_TOKEN = re.compile(r"[A-Za-z]+(?:['’]t\b)?")
+_REACH = 80
+_PHRASES = STRONG_PHRASES + WEAK_PHRASES
+_STRONG = frozenset(STRONG_PHRASES)
+_ALWAYS = frozenset(number for number, phrase in enumerate(_PHRASES) if not phrase.needs)
+_BY_WORD: dict[str, list[int]] = {}
+for _number, _phrase in enumerate(_PHRASES):
+    for _word in _phrase.needs[0] if _phrase.needs else ():
+        _BY_WORD.setdefault(_word, []).append(_number)
 _FIRST_WORDS = frozenset().union(*(order.words for order in STRONG_ORDERS + WEAK_ORDERS))
 
 
@@ -38,48 +45,49 @@ def gives_orders(text: str) -> bool:
     protects an answer is that no text of a passage is ever run, followed or sent as an instruction; the flag only
     takes retrieval weight from such a passage.
     """
-    words = frozenset(_WORDS.findall(text.lower()))
-    found = list(_imperatives(text)) if words & _FIRST_WORDS else []
-    if any(_has_order(order, text, found) for order in STRONG_ORDERS):
+    tokens = [(match[0].lower(), match.start()) for match in _TOKEN.finditer(text)]
+    words = frozenset(word for word, _ in tokens)
+    found = [entry for word, at in tokens if word in _FIRST_WORDS for entry in _imperative(text, word, at)]
+    phrases = [phrase for phrase in _phrases(words) if phrase.pattern.search(text)]
+    if not phrases and not found:
+        return False
+    if any(phrase in _STRONG for phrase in phrases) or any(_has_order(order, text, found) for order in STRONG_ORDERS):
         return True
-    if any(_has_phrase(phrase, text, words) for phrase in STRONG_PHRASES):
-        return True
-    signs = 0
-    for order in WEAK_ORDERS:
-        signs += _has_order(order, text, found)
-    for phrase in WEAK_PHRASES:
-        if signs >= 2:
-            break
-        signs += _has_phrase(phrase, text, words)
-    return signs >= 2
+    return len(phrases) + sum(_has_order(order, text, found) for order in WEAK_ORDERS) >= 2
 
 
-def _imperatives(text: str) -> Iterator[tuple[str, int, str]]:
-    """Yield where an imperative may stand: the kind of the place, where its first word begins, and that word."""
-    places = [("s", 0)]
-    for found in _BREAK.finditer(text):
-        at = found.end()
+def _phrases(words: frozenset[str]) -> Iterator[Phrase]:
+    """Yield the turns of phrase whose words are all there."""
+    some = {number for word in words if word in _BY_WORD for number in _BY_WORD[word]}
+    for number in sorted(some | _ALWAYS):
+        if not any(words.isdisjoint(needed) for needed in _PHRASES[number].needs):
+            yield _PHRASES[number]
+
+
+def _imperative(text: str, word: str, at: int) -> Iterator[tuple[str, int, str]]:
+    """Yield the kinds of places at which a word stands that can begin an order."""
+    # Further back nothing belongs to it: no run of words that soften an order is so long.
+    since = max(0, at - _REACH)
+    places = [("s", 0)] if since == 0 else []
+    for found in _BREAK.finditer(text, since, at):
         if found[0][0] in ".!?":
             # A sentence begins with a capital, and not after an initial: "the only U.S. state that".
-            capital = text[at : at + 3].lstrip("\"'“‘([*_-")[:1].isupper()
+            capital = text[found.end() : found.end() + 3].lstrip("\"'“‘([*_-")[:1].isupper()
             if not capital or text[found.start() - 1 : found.start()].isupper():
                 continue
-        places.append(("s", at))
-    places += [("n", found.end()) for found in _JOINT.finditer(text)]
-    places += [("m", found.end()) for found in _AFTER_MUST.finditer(text)]
-    for kind, at in places:
-        soft = _SOFT.match(text, at)
-        at = soft.end() if soft else at
-        first = _FIRST.match(text, at)
-        if first and first[0].lower() in _FIRST_WORDS:
-            yield kind, at, first[0].lower()
+        places.append(("s", found.end()))
+    places += [("n", found.end()) for found in _JOINT.finditer(text, since, at)]
+    places += [("m", found.end()) for found in _AFTER_MUST.finditer(text, since, at)]
+    for kind in dict.fromkeys(kind for kind, place in places if _leads_to(text, place, at)):
+        yield kind, at, word
+
+
+def _leads_to(text: str, place: int, at: int) -> bool:
+    soft = _SOFT.match(text, place, at)
+    return place == at or (soft is not None and soft.end() == at)
 
 
 def _has_order(order: Order, text: str, found: list[tuple[str, int, str]]) -> bool:
     return any(
         kind in order.places and first in order.words and order.pattern.match(text, at) for kind, at, first in found
     )
-
-
-def _has_phrase(phrase: Phrase, text: str, words: frozenset[str]) -> bool:
-    return all(words & some for some in phrase.needs) and phrase.pattern.search(text) is not None

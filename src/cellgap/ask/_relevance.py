@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,7 @@ _FUNCTION_WORDS = frozenset(
 )
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What turns texts into vectors of unit length."""
 

@@ -166,26 +166,23 @@ def _treatments(asked: Sequence[Item], statements: Sequence[_Statement]) -> tupl
             own[asked[k].low] = surplus.get(asked[k].low, 0.0) + 2.0 * len(statements) * role
     # Of several words in the question, those that stand about as the surest one does (a comparison has two).
     own = {w: s for w, s in own.items() if s > 0 and s >= max(own.values()) / 3}
-    beside: set[str] = set()
+    beside: Counter[str] = Counter()
+    apart: Counter[str] = Counter()
     stands: Counter[tuple[str, str]] = Counter()
     others: list[_Statement] = []
     for statement in statements:
-        found = False
-        for items in _texts(statement):
-            places = [k for k, item in enumerate(items) if item.low in own]
-            stands.update(roles.neighbours(items, k) for k in places)
-            found = found or bool(places)
-        if found:
-            beside.update(i.low for items in (statement.items, *statement.around) for i in items if i.bears)
-        else:
-            others.append(statement)
+        places = [(items, k) for items in _texts(statement) for k, item in enumerate(items) if item.low in own]
+        stands.update(roles.neighbours(items, k) for items, k in places)
+        spoken = {i.low for items in (statement.items, *statement.around) for i in items if i.bears}
+        (beside if places else apart).update(spoken)
+        others += [] if places else [statement]
     names = set(own)
     for statement in others:
-        # Another treatment stands where the one asked for stands in other statements, and not beside it in any.
+        # Another treatment stands where the one asked for stands in other statements, and seldom beside it.
         scored: dict[str, float] = {}
         for items in _texts(statement):
             for k, item in enumerate(items):
-                if item.bears and item.low not in beside:
+                if item.bears and beside[item.low] < max(apart[item.low], 1):
                     alike = 3.0 * (stands[roles.neighbours(items, k)] > 0) + surplus.get(item.low, 0.0) / len(
                         statements
                     )

@@ -7,7 +7,8 @@ sentences of a question's passages. No names are known in advance but those of c
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 from cellgap.ask._typed import Typed, plain_signs, typed_spans
 
@@ -18,6 +19,7 @@ LINES = frozenset(
     "imr90 imr-90 bj wi-38 huvec pbmc pbmcs ipsc ipscs hpsc hesc raw264.7 bt474 a172 ln229 a431 du145 du-145 ovcar3 ovcar-3".split()
 )
 _TOKEN = re.compile(r"[^\W_]+(?:[-'’./+][^\W_]+)*[+]?|[^\s\w]")
+_SUFFIX = re.compile(r"(?<=.)-(?:treated|exposed|induced|stimulated|dosed)$", re.IGNORECASE)
 _LINE_SHAPE = re.compile(r"(?=[^\W_]*[A-Z])[A-Z0-9][^\W_]*(?:[-/.][A-Z0-9][^\W_]*)*$")
 
 _FUNCTION = frozenset(
@@ -67,7 +69,9 @@ _MOVED = frozenset(
 )
 
 _ASKED_BY = frozenset("by after of with does do did can could will would under upon from following using when".split())
-_ASKED_OF = frozenset("on is are was were any more less much affect affects impact influence alter alters modulate regulate block".split())
+_ASKED_OF = frozenset(
+    "on is are was were any more less much affect affects impact influence alter alters modulate regulate block".split()
+)
 _PASSIVE = frozenset(
     "changed raised lowered increased decreased reduced induced affected altered suppressed elevated rise fall increase decrease "
     "change respond responds".split()
@@ -75,59 +79,53 @@ _PASSIVE = frozenset(
 _HAPPENS = frozenset("happens happened occurs done do does".split())
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A piece of a sentence in reading order.
 
     Parameters
     ----------
     kind
-        ``"word"``, ``"sign"`` (punctuation), ``"line"`` (a cell line), or the kind of a typed span.
-    text
-        As written.
-    start, end
-        Characters of the sentence.
+        ``"word"``, ``"sign"`` (punctuation), ``"line"`` (a cell line), the kind of a typed span, or ``""`` for nothing.
+    text, low
+        As written, and in lower case.
+    bears
+        Whether it is a word that could be part of a name: no grammar, no word of assays in general, no number.
     typed
         The typed span, for its kinds.
     """
 
-    kind: str
-    text: str
-    start: int
-    end: int
+    kind: str = ""
+    text: str = ""
+    low: str = ""
+    bears: bool = False
     typed: Typed | None = None
 
-    @property
-    def low(self) -> str:
-        """The text in lower case."""
-        return self.text.lower()
 
-    @property
-    def bears(self) -> bool:
-        """Whether it is a word that could be part of a name: no grammar, no word of assays in general, no number."""
-        if self.kind != "word" or self.low in _FUNCTION or self.low in _GENERIC:
-            return False
-        return any(c.isalpha() for c in self.text) and (len(self.text) > 1 or self.text.isupper())
+_NOTHING = Item()
 
 
 def items_of(sentence: str) -> list[Item]:
     """Return the pieces of a sentence: typed spans, words and signs."""
     spans = typed_spans(sentence)
-    found = [Item(s.kind, sentence[s.start : s.end], s.start, s.end, s) for s in spans]
+    found = [
+        (s.start, Item(s.kind, sentence[s.start : s.end], sentence[s.start : s.end].lower(), typed=s)) for s in spans
+    ]
     for match in _TOKEN.finditer(plain_signs(sentence)):
-        if all(match.end() <= s.start or match.start() >= s.end for s in spans):
-            start, end = match.span()
-            text = sentence[start:end]
-            suffix = re.search(r"-(?:treated|exposed|induced|stimulated|dosed)$", text, re.IGNORECASE)
-            if suffix is not None and suffix.start():
-                cut = start + suffix.start()
-                found += [
-                    Item("word", sentence[start:cut], start, cut),
-                    Item("word", text[suffix.start() + 1 :], cut + 1, end),
-                ]
-            else:
-                found.append(Item("word" if match.group()[0].isalnum() else "sign", text, start, end))
-    return sorted(found, key=lambda item: item.start)
+        start, end = match.span()
+        if any(end > s.start and start < s.end for s in spans):
+            continue
+        text = sentence[start:end]
+        if not match.group()[0].isalnum():
+            found.append((start, Item("sign", text, text)))
+            continue
+        suffix = _SUFFIX.search(text)
+        cut = suffix.start() if suffix is not None else len(text)
+        for at, part in ((0, text[:cut]), (cut + 1, text[cut + 1 :])):
+            low = part.lower()
+            named = low not in _FUNCTION and low not in _GENERIC and any(map(str.isalpha, part))
+            if part:
+                found.append((start + at, Item("word", part, low, named and (len(part) > 1 or part.isupper()))))
+    return [item for _, item in sorted(found, key=itemgetter(0))]
 
 
 def cell_lines(sentences: Iterable[Sequence[Item]], not_lines: frozenset[str]) -> frozenset[str]:
@@ -148,9 +146,10 @@ def cell_lines(sentences: Iterable[Sequence[Item]], not_lines: frozenset[str]) -
             if item.low in LINES:
                 found.add(item.low)
             elif _LINE_SHAPE.match(item.text) and item.low not in _FUNCTION and item.low not in _GENERIC:
-                before, after = _low(items, k - 1), items[k + 1] if k + 1 < len(items) else None
-                follows = after is None or not after.bears
-                named = after is not None and after.low in ("cells", "cell", "line", "cultures")
+                before = items[k - 1].low if k else ""
+                after = items[k + 1] if k + 1 < len(items) else _NOTHING
+                follows = not after.bears
+                named = after.low in ("cells", "cell", "line", "cultures")
                 capitals = sum(c.isupper() or c.isdigit() for c in item.text) > 1 or before == "in"
                 if (named and capitals) or (before == "in" and follows):
                     found.add(item.low)
@@ -159,7 +158,7 @@ def cell_lines(sentences: Iterable[Sequence[Item]], not_lines: frozenset[str]) -
 
 def with_lines(items: Sequence[Item], lines: frozenset[str]) -> list[Item]:
     """Return the pieces with the words that name cell lines marked as such."""
-    return [Item("line", i.text, i.start, i.end) if i.kind == "word" and i.low in lines else i for i in items]
+    return [Item("line", i.text, i.low) if i.kind == "word" and i.low in lines else i for i in items]
 
 
 def runs(items: Sequence[Item], apart: frozenset[str] = frozenset()) -> list[tuple[int, int]]:
@@ -170,7 +169,7 @@ def runs(items: Sequence[Item], apart: frozenset[str] = frozenset()) -> list[tup
         opens = item.low == "cell" and k + 1 < len(items) and items[k + 1].bears and items[k + 1].low not in apart
         if not (item.bears or opens) or item.low in apart:
             continue
-        if item.low in ("response", "responses") and _low(items, k + 1) == "to":
+        if item.low in ("response", "responses") and k + 1 < len(items) and items[k + 1].low == "to":
             continue
         if found and found[-1][1] == k:
             found[-1] = (found[-1][0], k + 1)
@@ -181,34 +180,26 @@ def runs(items: Sequence[Item], apart: frozenset[str] = frozenset()) -> list[tup
 
 def treatment_role(items: Sequence[Item], first: int, end: int) -> float:
     """Return how much the words at [first, end) stand as a treatment does: beside a dose, after "treated with", ..."""
-    score = 0.0
-    before, before2 = _kind(items, first - 1), _kind(items, first - 2)
-    after, after2 = _kind(items, end), _kind(items, end + 1)
-    if before == "dose" or (_low(items, first - 1) == "of" and before2 == "dose"):
+    before2, before, after, after2 = _around(items, first, end)
+    score = 0.5 * (first == 0)
+    if before.kind == "dose" or (before.low == "of" and before2.kind == "dose"):
         score += 2
-    if after == "dose" or (after2 == "dose" and _low(items, end) in ("at", "(", ",", ":", "@", "=", "[", "-", "/")):
+    if after.kind == "dose" or (after2.kind == "dose" and after.low in ("at", "(", ",", ":", "@", "=", "[", "-", "/")):
         score += 2
-    if _low(items, first - 1) == "to" and _low(items, first - 2) in ("response", "responses"):
+    if before.low == "to" and before2.low in ("response", "responses"):
         score += 2
-    if _low(items, first - 1) in _BEFORE_TREATMENT and _kind(items, first - 2) != "effect":
-        score += 1 + (_low(items, first - 2) in _TREATING)
-    if _low(items, end) == "in" and after2 == "line":
+    if before.low in _BEFORE_TREATMENT and before2.kind != "effect":
+        score += 1 + (before2.low in _TREATING)
+    if after.low == "in" and after2.kind == "line":
         score += 1
-    if _low(items, end) in _TREATING or _low(items, first - 1) in (
-        "compound",
-        "drug",
-        "agent",
-        "inhibitor",
-        "treatment",
-    ):
+    if after.low in _TREATING or before.low in ("compound", "drug", "agent", "inhibitor", "treatment"):
         score += 2
-    if _low(items, end) in DIRECTIONS and first < 3:
-        score += 1
-    return score + 0.5 * (first == 0)
+    return score + (after.low in DIRECTIONS and first < 3)
 
 
 def readout_role(items: Sequence[Item], first: int, end: int) -> float:
     """Return how much the words at [first, end) stand as a readout does: beside the effect, after "raised", ..."""
+    before2, before, after, _ = _around(items, first, end)
     score = 0.0
     ahead = next((k for k in range(end, min(end + 4, len(items))) if items[k].kind == "effect"), None)
     if ahead is not None and all(not items[k].bears and items[k].kind in ("word", "sign") for k in range(end, ahead)):
@@ -216,32 +207,21 @@ def readout_role(items: Sequence[Item], first: int, end: int) -> float:
     behind = next((k for k in range(first - 1, max(first - 4, -1), -1) if items[k].kind == "effect"), None)
     if behind is not None and all(items[k].low in ("in", "of", "for", "on", "the") for k in range(behind + 1, first)):
         score += 2 if behind < first - 1 else 1
-    if _low(items, first - 1) in DIRECTIONS or (
-        _low(items, first - 2) in DIRECTIONS and _low(items, first - 1) == "the"
-    ):
+    if before.low in DIRECTIONS or (before.low == "the" and before2.low in DIRECTIONS):
         score += 1.5
-    if _low(items, end) in _MOVED:
-        score += 1
-    if _low(items, end) in _CUES:
-        score += 1
-    if _low(items, first - 1) in ("on", "readout") or (_low(items, first - 1) == "in" and _kind(items, end) != "line"):
-        score += 1
-    return score
+    score += (after.low in _MOVED) + (after.low in _CUES)
+    return score + (before.low in ("on", "readout") or (before.low == "in" and after.kind != "line"))
 
 
 def asked_role(items: Sequence[Item], first: int, end: int) -> float:
     """Return 1 where the words at [first, end) of a question stand as its treatment does, -1 as its readout, else 0."""
-    before, after = _low(items, first - 1), _low(items, end)
-    if (
-        before in DIRECTIONS
-        or before in _ASKED_OF
-        or after in _PASSIVE
-        or (before == "to" and _low(items, first - 2) in _HAPPENS)
-    ):
+    before2, before, after, _ = _around(items, first, end)
+    happens = before.low == "to" and before2.low in _HAPPENS
+    if before.low in DIRECTIONS or before.low in _ASKED_OF or after.low in _PASSIVE or happens:
         return -1.0
-    doses = _kind(items, end) == "dose" or _kind(items, first - 1) == "dose"
-    treating = before in _TREATING or after in _TREATING or after in ("do", "does", "did", "have", "has")
-    return 1.0 if doses or treating or before in _ASKED_BY or after in DIRECTIONS or first == 0 else 0.0
+    doses = after.kind == "dose" or before.kind == "dose"
+    treating = before.low in _TREATING or after.low in _TREATING or after.low in ("do", "does", "did", "have", "has")
+    return 1.0 if doses or treating or before.low in _ASKED_BY or after.low in DIRECTIONS or first == 0 else 0.0
 
 
 def asked_roles(items: Sequence[Item], spans: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
@@ -261,13 +241,9 @@ def asked_roles(items: Sequence[Item], spans: Sequence[tuple[int, int]]) -> dict
 
 def neighbours(items: Sequence[Item], k: int) -> tuple[str, str]:
     """Return what stands before and behind a piece: the kind of what is typed, the word itself of grammar."""
-
-    def shown(j: int) -> str:
-        if not 0 <= j < len(items):
-            return ""
-        return "name" if items[j].bears else items[j].low if items[j].kind in ("word", "sign") else items[j].kind
-
-    return shown(k - 1), shown(k + 1)
+    _, before, after, _ = _around(items, k, k + 1)
+    left, right = ("name" if i.bears else i.low if i.kind in ("word", "sign") else i.kind for i in (before, after))
+    return left, right
 
 
 def common_first(phrases: Iterable[str]) -> dict[str, str]:
@@ -279,9 +255,7 @@ def common_first(phrases: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _kind(items: Sequence[Item], k: int) -> str:
-    return items[k].kind if 0 <= k < len(items) else ""
-
-
-def _low(items: Sequence[Item], k: int) -> str:
-    return items[k].low if 0 <= k < len(items) else ""
+def _around(items: Sequence[Item], first: int, end: int) -> tuple[Item, Item, Item, Item]:
+    """Return the two pieces before `first` and the two from `end` on."""
+    padded = (_NOTHING, _NOTHING, *items, _NOTHING, _NOTHING)
+    return padded[first], padded[first + 1], padded[end + 2], padded[end + 3]

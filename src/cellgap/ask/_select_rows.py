@@ -41,11 +41,11 @@ class Rows:
     def __getitem__(self, column: str) -> np.ndarray:
         return self.columns[column]
 
-    def text(self, column: str, at: int) -> str:
+    def text(self, column: str, at: int | np.integer) -> str:
         """Return a text."""
         return str(self.columns[column][at])
 
-    def number(self, column: str, at: int) -> float:
+    def number(self, column: str, at: int | np.integer) -> float:
         """Return a number, NaN where it is not known."""
         return float(self.columns[column][at])
 

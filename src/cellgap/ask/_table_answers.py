@@ -157,6 +157,8 @@ class _Route:
             # Thousands of readouts are not put in the order of their names to tell of ten.
             least = max(np.sort(strengths)[-min(MOST_LISTED, len(strengths))], strengths[strengths > 0].min())
         looked = np.flatnonzero(strengths >= least).tolist()
+        if self._quiet(at, len(firsts), n_active):
+            looked = [int(codes[np.argmax(self._sizes(at))])]
         names = {c: self._named(int(at[firsts[c]])) for c in looked}
         ranked = sorted(looked, key=lambda c: (-strengths[c], names[c]))
         chosen = ranked if everything else ranked[:MOST_LISTED]
@@ -170,6 +172,19 @@ class _Route:
         found = [find(names[c][1], names[c][2], rows, at[codes == c].tolist()) for c in chosen]
         return found, left_active, left - left_active
 
+    def _quiet(self, at: Int[np.ndarray, " n"], n_findings: int, n_active: int) -> bool:
+        """Return whether many readouts were looked at and none changes: one sentence says so."""
+        return (
+            self.question.intent == "open"
+            and n_findings > MOST_LISTED
+            and n_active == 0
+            and bool((self.rows["call"][at] != _FEW).any())
+        )
+
+    def _sizes(self, at: Int[np.ndarray, " n"]) -> np.ndarray:
+        """Return the absolute effect of rows, -1 of those with too few cells."""
+        return np.where(self.rows["call"][at] == _FEW, -1.0, np.abs(self.rows["effect"][at]))
+
     def _named(self, row: int) -> tuple[int, str, str]:
         """Return the place in the question, the treatment and the readout of a row."""
         return int(self.rows["group"][row]), self.rows.text("treatment", row), self.rows.text("readout", row)
@@ -180,9 +195,13 @@ class _Route:
         words = self.notes.words({f.treatment for f in findings}) if self.notes else {}
         untested = self._untested(at)
         said = [f"{t} was not tested on {r}" if r else f"{t} was not tested" for t, r in untested]
-        text = Writer(rows, self.rule, words, bool(q.doses), q.intent == "threshold").answer(
-            place_words(place.context, place.time), findings, said
-        )
+        writer = Writer(rows, self.rule, words, bool(q.doses), q.intent == "threshold")
+        where = place_words(place.context, place.time)
+        quiet = self._quiet(at, len(findings) + more + silent, more + sum(f.strength > 0 for f in findings))
+        if quiet:
+            text = writer.quiet(where, findings[0], int(at[np.argmax(self._sizes(at))]))
+        else:
+            text = writer.answer(where, findings, said)
         if q.intent == "list" and not self._strengths(at).any():
             text = self._nothing(place)
         behind = [row for finding in findings for row in finding.rows]
@@ -191,7 +210,10 @@ class _Route:
         verdict |= {self._name(t, r): "not_tested" for t, r in untested if r}
         flags = self._flags(behind, findings)
         flags += [f"{more} more with a call left out."] if more else []
-        flags += [f"{silent} more without a call left out."] if silent else []
+        if quiet:
+            flags.append(f"{silent + 1} readouts were looked at; the one with the largest effect is told.")
+        elif silent:
+            flags.append(f"{silent} more without a call left out.")
         return Answer(
             self._condition(place, at, named),
             text,

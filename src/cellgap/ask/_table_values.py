@@ -199,6 +199,9 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(column), np.nan), np.full(len(column), True)
     values = pd.Series(pd.to_numeric(column, errors="coerce")).to_numpy(float, na_value=np.nan)
     unread = np.full(len(column), False)
+    if column.dtype == object:
+        # pandas reads true as 1; in a column of numbers it is a mistake.
+        unread |= np.array([isinstance(v, bool | np.bool_) for v in column.tolist()])
     unknown = np.flatnonzero(np.isnan(values))
     unread[unknown] = [_said(v).lower() not in _MISSING for v in column.iloc[unknown].tolist()]
     return values, unread

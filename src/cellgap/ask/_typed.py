@@ -5,7 +5,8 @@ twice, or could be two things, is left out: a number that is not understood is n
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 _NUM = r"\d+(?:[,]\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+|\s?[x×*]\s?10\^?[-−]?\d+)?"
 _WORD_NUMBERS = {
@@ -110,15 +111,14 @@ _MEASURED = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Typed:
+class Typed(NamedTuple):
     """A typed piece of a text.
 
     Parameters
     ----------
     kind
-        ``"dose"``, ``"time"`` (hours), ``"effect"``, ``"q"``, ``"se"``, ``"n_cells"``, ``"n_control"`` or ``"other"`` (understood
-        as something that is none of them, such as a range of doses).
+        ``"dose"``, ``"time"`` (hours), ``"effect"``, ``"q"``, ``"se"``, ``"n_cells"``, ``"n_control"`` or ``"other"``
+        (understood as something that is none of them, such as a range of doses).
     value
         The number; None where it cannot be used (an effect whose sign is in doubt, ``q > 0.05``).
     start, end
@@ -137,52 +137,19 @@ class Typed:
 def typed_spans(text: str) -> tuple[Typed, ...]:
     """Return the typed pieces of a sentence in reading order; they do not overlap."""
     text = plain_signs(text)
+    moves = _MOVES.search(text) is not None
     found: list[Typed] = []
-
-    def add(pattern: re.Pattern[str], kind: str, value=None) -> None:
+    # In this order: what is recognised first is not read again as something else.
+    for pattern, make in _READERS:
+        if pattern is _EFFECT_VERB and not moves:
+            continue
         for match in pattern.finditer(text):
-            if all(match.end() <= f.start or match.start() >= f.end for f in found):
-                made = value(match) if value else Typed(kind, None, match.start(), match.end())
-                if made is not None:
-                    found.append(made)
-
-    def as_number(kind: str, scale: float = 1.0):
-        def make(match: re.Match[str]) -> Typed:
-            doubtful = bool(match.groupdict().get("more"))
-            return Typed(kind, None if doubtful else _number(match["n"]) * scale, match.start(), match.end())
-
-        return make
-
-    add(_INTERVAL, "other")
-    add(_FDR_PERCENT, "q", as_number("q", 0.01))
-    add(_Q, "q", as_number("q"))
-    add(_SE, "se", as_number("se"))
-    add(_DOSE_RANGE, "other")
-    add(
-        _DOSE,
-        "dose",
-        lambda m: Typed(
-            "dose", _number(m["n"]), m.start(), m.end(), _UNITS[m["unit"].lower()] if m["unit"] != "M" else "M"
-        ),
-    )  # noqa: E501
-    add(
-        _P,
-        "other" if any(f.kind == "q" for f in found) else "q",
-        as_number("other" if any(f.kind == "q" for f in found) else "q"),
-    )  # noqa: E501
-    add(_TIME, "time", _time)
-    add(_CELLS, "n_cells", _cells)
-    add(_CELLS_EQ, "n_cells", _cells)
-    add(
-        _TIME_CUE,
-        "time",
-        lambda m: Typed("time", float(m["n"]) * (24.0 if m.group()[0] in "dD" else 1.0), m.start(), m.end()),
-    )  # noqa: E501
-    for pattern in (_EFFECT_UNIT, _EFFECT_CUED, _EFFECT_SIGNED):
-        add(pattern, "effect", lambda m: _effect(text, m))
-    if _MOVES.search(text):
-        add(_EFFECT_VERB, "effect", lambda m: _effect(text, m))
-    return tuple(sorted(found, key=lambda f: f.start))
+            start, end = match.span()
+            if all(end <= f.start or start >= f.end for f in found):
+                found.append(make(text, match))
+    adjusted = any(f.kind == "q" for f in found)
+    plain_p = "other" if adjusted else "q"
+    return tuple(sorted((f._replace(kind=plain_p) if f.kind == "p" else f for f in found), key=_start))
 
 
 def told_source(text: str) -> str:
@@ -208,35 +175,77 @@ def _number(text: str) -> float:
     return float(text)
 
 
-def _time(match: re.Match[str]) -> Typed | None:
+def _start(span: Typed) -> int:
+    return span.start
+
+
+def _other(text: str, match: re.Match[str]) -> Typed:
+    return Typed("other", None, *match.span())
+
+
+def _share(text: str, match: re.Match[str]) -> Typed:
+    return Typed("q", None if match["more"] else _number(match["n"]), *match.span())
+
+
+def _percent(text: str, match: re.Match[str]) -> Typed:
+    return Typed("q", _number(match["n"]) / 100, *match.span())
+
+
+def _p(text: str, match: re.Match[str]) -> Typed:
+    return Typed("p", None if match["more"] else _number(match["n"]), *match.span())
+
+
+def _se(text: str, match: re.Match[str]) -> Typed:
+    return Typed("se", float(match["n"]), *match.span())
+
+
+def _dose(text: str, match: re.Match[str]) -> Typed:
+    unit = match["unit"]
+    return Typed("dose", _number(match["n"]), *match.span(), "M" if unit == "M" else _UNITS[unit.lower()])
+
+
+def _time(text: str, match: re.Match[str]) -> Typed:
     unit = match["unit"].lower()
-    if unit == "d" and match.group()[-2:-1].isdigit() and match["n"].isdigit() and int(match["n"]) > 60:
-        return None
-    key = "min" if unit.startswith("min") else unit[0]
-    return Typed("time", _number(match["n"]) * _HOURS[key], match.start(), match.end())
+    return Typed("time", _number(match["n"]) * _HOURS["min" if unit.startswith("min") else unit[0]], *match.span())
 
 
-def _cells(match: re.Match[str]) -> Typed:
-    what = match.groupdict().get("what") or ""
-    kind = "n_control" if _CONTROL.search(what) else "n_cells"
+def _time_cued(text: str, match: re.Match[str]) -> Typed:
+    return Typed("time", float(match["n"]) * (24.0 if match.group()[0] in "dD" else 1.0), *match.span())
+
+
+def _cells(text: str, match: re.Match[str]) -> Typed:
+    kind = "n_control" if _CONTROL.search(match["what"] or "") else "n_cells"
     # The words between may name a cell line: "400 K562 cells".
     return Typed(kind, float(match["n"].replace(",", "")), match.start(), match.end("n"))
 
 
 def _effect(text: str, match: re.Match[str]) -> Typed:
     sign, size = (match["sign"] or "").strip().lower(), float(match["n"])
-    value: float | None
     if sign:
-        value = -size if sign in ("-", "minus", "negative") else size
-    else:
-        # Words give the sign of a bare number: a fall of 1.2 is -1.2. Where they contradict one another, no one knows.
-        near = text[max(0, text.rfind(";", 0, match.start())) : match.end()]
-        down, up = _DOWN.search(near) is not None, _UP.search(near) is not None
-        moved = match.re is not _EFFECT_CUED or re.match(
-            r"increase|decrease|reduction|rise|drop|fall|gain|loss", match["cue"], re.IGNORECASE
-        )
-        if down and (up or not moved) and size:
-            value = None
-        else:
-            value = -size if down else size
-    return Typed("effect", value, match.start(), match.end())
+        return Typed("effect", -size if sign in ("-", "minus", "negative") else size, *match.span())
+    # Words give the sign of a bare number: a fall of 1.2 is -1.2. Where they contradict one another, no one knows.
+    near = text[max(0, text.rfind(";", 0, match.start())) : match.end()]
+    down, up = _DOWN.search(near) is not None, _UP.search(near) is not None
+    moved = match.re is not _EFFECT_CUED or _MOVING_CUE.match(match["cue"]) is not None
+    value = None if down and (up or not moved) and size else -size if down else size
+    return Typed("effect", value, *match.span())
+
+
+_MOVING_CUE = re.compile(r"increase|decrease|reduction|rise|drop|fall|gain|loss", re.IGNORECASE)
+_READERS: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], Typed]], ...] = (
+    (_INTERVAL, _other),
+    (_FDR_PERCENT, _percent),
+    (_Q, _share),
+    (_SE, _se),
+    (_DOSE_RANGE, _other),
+    (_DOSE, _dose),
+    (_P, _p),
+    (_TIME, _time),
+    (_CELLS, _cells),
+    (_CELLS_EQ, _cells),
+    (_TIME_CUE, _time_cued),
+    (_EFFECT_UNIT, _effect),
+    (_EFFECT_CUED, _effect),
+    (_EFFECT_SIGNED, _effect),
+    (_EFFECT_VERB, _effect),
+)

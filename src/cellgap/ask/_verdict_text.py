@@ -62,6 +62,25 @@ class Writer:
             return f"{place}{joint.join(clauses)}."
         return f"{place}{'; '.join(clauses[:-1])}; and {clauses[-1]}."
 
+    def quiet(self, place: str, finding: Finding, row: int) -> str:
+        """Return a sentence that no readout changes, with the largest effect.
+
+        Parameters
+        ----------
+        place
+            Start of the sentence.
+        finding
+            Of the readout with the largest effect.
+        row
+            Position of its row.
+        """
+        note = self.notes.get(finding.treatment)
+        subject = self._subject(finding) + (f" ({note})" if note else "")
+        step = Step("none", row)
+        at = "" if math.isnan(self._number(step, "dose")) else f" {self._span([step])}"
+        largest = f"the largest effect is that on {finding.readout}{at} ({self._evidence(step)})"
+        return f"{place}{subject} changes none of the readouts; {largest}."
+
     def _clause(self, finding: Finding, named: bool) -> str:
         subject = ""
         if named:

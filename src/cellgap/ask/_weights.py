@@ -85,6 +85,8 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         raw = np.memmap(path, np.uint8, "r")
         length = int(raw[:8].view("<u8")[0])
+        if 8 + length > len(raw):
+            raise ValueError(f"a header of {length} bytes in a file of {len(raw)}")
         header = json.loads(bytes(raw[8 : 8 + length]))
         arrays = {}
         for name, entry in header.items():

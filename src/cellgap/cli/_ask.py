@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from cellgap.cli._ask_bench import bench
 from cellgap.cli._ask_sources import Endpoint, Sources
 from cellgap.cli._say import note, show, warn
 from cellgap.errors import ConfigError
@@ -19,6 +20,8 @@ app = App(
 Flag = Annotated[bool, Parameter(negative="")]
 Many = Annotated[tuple[str, ...], Parameter(negative="")]
 Flat = Parameter(name="*")
+
+app.command(bench)
 
 
 @app.default
@@ -51,18 +54,18 @@ def ask(
         raise ConfigError(f"--report must name an .html file, found {str(report)!r}.")
     with (sources or Sources()).asker(endpoint or Endpoint(), quiet=quiet or json) as asker:
         answers = asker.ask(question)
+        if report is not None:
+            from cellgap.report import write_answers
+
+            write_answers(answers, report, evidence=asker.evidence)
     if json:
         print(_json.dumps(answers.to_dict(), indent=1, ensure_ascii=False))
     else:
         show(*answers_of(answers))
         for told in answers.degraded:
             warn(told.text)
-    if report is not None:
-        from cellgap.report import write_answers
-
-        write_answers(answers, report)
-        if not (quiet or json):
-            show(f"page: {report}")
+    if report is not None and not (quiet or json):
+        show(f"page: {report}")
     return 0
 
 

@@ -176,7 +176,7 @@ class Endpoint:
             raise ConfigError(f"A language model needs --endpoint and --model: {missing} is missing.")
         from cellgap.ask import ChatEndpoint
 
-        prices = None if self.price is None else dict(zip(("prompt", "completion"), self.price, strict=True))
+        prices = None if self.price is None else {"prompt": self.price[0], "completion": self.price[1]}
         return ChatEndpoint(self.endpoint, self.model, key_env=self.key_env, timeout_s=self.timeout, prices=prices)
 
     def budget(self) -> "Budget | None":

@@ -4,6 +4,9 @@ Knows arrays, frames and `Gap` only; who fills a `ReportData` need not have used
 """
 
 from cellgap.report._annotation import AnnotationData, Difference, DistanceLines, write_annotation_report
+from cellgap.report._answers_page import write_answers
+from cellgap.report._ask_server import AskServer, serve
+from cellgap.report._asking import write_bench_report
 from cellgap.report._data import DoseCurve, PopulationView, ReportData
 from cellgap.report._dynamics import Course, DynamicsData, KnockOuts, write_dynamics_report
 from cellgap.report._embedding import EmbeddingData, write_embedding_report
@@ -15,6 +18,7 @@ from cellgap.report._stream import StreamData, write_stream_report
 
 __all__ = [
     "AnnotationData",
+    "AskServer",
     "Course",
     "Difference",
     "DistanceLines",
@@ -29,8 +33,11 @@ __all__ = [
     "ReleasedStatistic",
     "ReportData",
     "StreamData",
+    "serve",
     "shown_conditions",
     "write_annotation_report",
+    "write_answers",
+    "write_bench_report",
     "write_dynamics_report",
     "write_embedding_report",
     "write_generation_report",

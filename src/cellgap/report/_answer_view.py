@@ -31,7 +31,7 @@ def answers_view(answers: Answers, evidence: FindEvidence | None = None) -> dict
         Finds what a citation points to, so that its quote is shown where it stands, and the values of its row; None:
         quotes stand alone.
     """
-    n, matters = len(answers), _matters(answers)
+    n, matters, shared = len(answers), _matters(answers), _shared(answers)
     return {
         "question": answers.question,
         "said": _said(n),
@@ -40,7 +40,8 @@ def answers_view(answers: Answers, evidence: FindEvidence | None = None) -> dict
         "notices": [notice.text for notice in (*((answers.abstained,) if n else ()), *answers.degraded) if notice],
         "glance": _glance(answers),
         "matters": matters,
-        "cards": [_card(number, answer, evidence, matters is None) for number, answer in enumerate(answers, 1)],
+        "shared": shared,
+        "cards": [_card(number, answer, evidence, matters is None, shared) for number, answer in enumerate(answers, 1)],
         "usage": usage_words(answers.usage),
         "trace": _trace(answers.trace),
     }
@@ -97,8 +98,10 @@ def _glance(answers: Answers) -> dict[str, Any] | None:
     return {"readouts": readouts, "rows": rows}
 
 
-def _card(number: int, answer: Answer, evidence: FindEvidence | None, own_gap: bool) -> dict[str, Any]:
-    facts = [(str(name), str(value)) for name, value in answer.attributes.items()]
+def _card(
+    number: int, answer: Answer, evidence: FindEvidence | None, own_gap: bool, shared: Sequence[Any]
+) -> dict[str, Any]:
+    facts = [fact for fact in _facts(answer) if fact not in shared]
     if answer.key is not None:
         facts.insert(0, ("key", repr(answer.key)))
     measures = [_measure("Words found in its sources", answer.support)] if answer.citations else []
@@ -115,6 +118,21 @@ def _card(number: int, answer: Answer, evidence: FindEvidence | None, own_gap: b
         "measures": measures,
         "citations": [_citation(citation, evidence) for citation in answer.citations],
     }
+
+
+def _facts(answer: Answer) -> list[tuple[str, str]]:
+    """Return what else fixes the reading, without what its key says already."""
+    told = () if answer.key is None else answer.key.context
+    items = [(str(name), str(value)) for name, value in answer.attributes.items() if value]
+    return [(name.replace("_", " "), value) for name, value in items if (name, value) not in told]
+
+
+def _shared(answers: Answers) -> list[tuple[str, str]]:
+    """Return what fixes all readings alike, to be told once."""
+    if len(answers) < 2:
+        return []
+    first, *rest = [_facts(answer) for answer in answers]
+    return [fact for fact in first if all(fact in facts for facts in rest)]
 
 
 def _measure(name: str, share: float) -> dict[str, Any]:

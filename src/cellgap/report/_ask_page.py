@@ -65,7 +65,7 @@ def _hash(text: str) -> str:
 def _searched(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is searched, and how, in words."""
     rows = []
-    if "passages" in told:
+    if told.get("passages"):
         rows.append(("passages", f"{int(told['passages']):,}"))
     rows += [(str(table["name"]), f"{int(table['rows']):,} rows") for table in told.get("tables", ())]
     if "answerer" in told:
@@ -73,4 +73,6 @@ def _searched(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "encoder" in told:
         encoder = told["encoder"]
         rows.append(("sentence encoder", ("yes" if encoder else "no") if not isinstance(encoder, str) else encoder))
+    if told.get("rule") and told.get("tables"):
+        rows.append(("a row counts where", str(told["rule"])))
     return rows

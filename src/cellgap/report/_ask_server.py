@@ -35,7 +35,8 @@ class Askable(Protocol):
         """Return plain values for the head of the page.
 
         ``passages`` (int), ``tables`` (list of mappings with ``name`` and ``rows``), ``answerer`` (text), ``encoder``
-        (bool, or its name) and ``examples`` (list of questions); each may be left out.
+        (its name, or whether there is one), ``rule`` (text: when a row of a table counts as an effect) and ``examples``
+        (list of questions); each may be left out.
         """
         ...
 

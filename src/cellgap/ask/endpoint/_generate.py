@@ -176,7 +176,8 @@ def _in_two_steps(work: _Work) -> list[Answer]:
     """Return one answer a condition; a condition whose call fails is answered by extraction, or left out and said."""
     first = work.note(work.ask("first", work.sent, ()))
     found = [
-        (item["condition"], [n for n in item["citations"] if n in work.sent]) for item in first.value["conditions"]
+        (item["condition"], list(dict.fromkeys(n for n in item["citations"] if n in work.sent)))
+        for item in first.value["conditions"]
     ]
     unknown = sum(n not in work.sent for item in first.value["conditions"] for n in item["citations"])
     wanted = [(condition, numbers) for condition, numbers in found if numbers and condition.strip()]

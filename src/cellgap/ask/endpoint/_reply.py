@@ -13,9 +13,10 @@ from cellgap.ask.endpoint._body import whole
 
 _DEEPEST = 32
 _SHOWN_ERRORS = 5
+_MOST_OBJECTS = 50
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
 # Strings are one piece each, so that brackets inside of them do not count; every pattern here takes linear time.
-_PIECES = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}\[\]]', re.DOTALL)
+_PIECES = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 
 
 class Unreadable(Exception):
@@ -69,7 +70,9 @@ def strict(text: str) -> Any:
 
 def _first_object(text: str, otherwise: Unreadable) -> Any:
     start = text.find("{")
-    while start >= 0:
+    for _ in range(_MOST_OBJECTS):
+        if start < 0:
+            break
         end = _end_of_object(text, start)
         if end is None:
             # What is inside of an object that never ends is not what was asked for.

@@ -101,6 +101,7 @@
       view.notices.length > 0 &&
         make("ul", { class: "notices", "aria-label": "Notices" }, view.notices.map((text) => make("li", {}, text))),
       view.matters && make("p", { class: "matters" }, view.matters),
+      view.shared.length > 0 && pairs("facts", view.shared),
       view.glance && glance(view.glance),
       view.cards.length > 0 && make("div", { class: "cards" }, view.cards.map(card)),
       make("div", { class: "account" }, pairs("usage", view.usage), how),
