@@ -4,9 +4,9 @@ Question: does every fault end as documented, in time, with a typed error at wor
 again pay for a reply twice; and what does the client itself cost?
 Data: made-up passages, and a scripted server on this machine (``tests/ask/scripted_server.py``).
 Machine: any CPU; nothing leaves it.
-How to read: answers lost are those the server did give in the end and the client did not return. In the run that is killed
-(kill -9, at random moments), a reply is charged twice if it had been sent whole at least 50 ms before the kill and was
-asked for again; what was under way at that moment nobody can know to be answered, and it is counted apart.
+How to read: answers lost are those the server did give in the end and the client did not return. In the run that is
+killed (kill -9, at random moments), a reply is charged twice if it had been sent whole at least 50 ms before the kill
+and was asked for again; what was under way at that moment nobody can know to be answered, and it is counted apart.
 """
 
 import argparse

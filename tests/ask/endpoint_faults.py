@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
 
+from scripted_server import Recorded, ScriptedServer, Step
+
 import cellgap.ask._extract  # noqa: F401 (loaded now, so that no fault is charged for it)
 from cellgap.ask._answer import Answers
 from cellgap.ask._passage import Passage
 from cellgap.ask.endpoint import ChatEndpoint, generate
 from cellgap.errors import EndpointError
-from scripted_server import Recorded, ScriptedServer, Step
 
 PASSAGES = (
     Passage("Marrow Lane (film)", "Marrow Lane is a film of 1990. It was directed by Kim Doe and ran for 92 minutes."),

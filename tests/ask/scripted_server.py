@@ -3,8 +3,8 @@
     with ScriptedServer([Step({"answers": []})]) as server:
         ChatEndpoint(url=server.url, model="scripted")
 
-Every request takes the first step left whose matcher accepts it. A request without a step, and a script that is not used
-up, fail the test when the server is left.
+Every request takes the first step left whose matcher accepts it. A request without a step, and a script that is not
+used up, fail the test when the server is left.
 """
 
 import json

@@ -18,7 +18,7 @@ from cellgap.ask import _index_folder
 from cellgap.ask._bm25 import BM25
 from cellgap.ask._corpus import Corpus
 from cellgap.ask._encoder import find_encoder
-from cellgap.ask._fuse import ranked, reciprocal_rank
+from cellgap.ask._fuse import best, fused_best, ranked, reciprocal_rank
 from cellgap.ask._index import Index
 from cellgap.ask._words import words
 from cellgap.errors import ConfigError, DataError, MissingExtraError, StorageError
@@ -133,6 +133,20 @@ def test_fusion_is_symmetric_and_keeps_everything(one, other):
     np.testing.assert_allclose(scores, again)
     assert sorted(positions) == list(range(8))
     assert (np.diff(scores) <= 0).all()
+
+
+SCORES = st.lists(st.sampled_from([-np.inf, 0.0, 0.5, 1.0, 2.0, 3.0, 4.0]), min_size=30, max_size=30).map(np.array)
+
+
+@settings(max_examples=60)
+@given(SCORES, SCORES, st.integers(1, 40), st.integers(0, 3))
+def test_the_first_of_a_fusion_are_found_without_sorting_all(one, other, k, constant):
+    kept = [ranked(s)[: int((s > -np.inf).sum())] for s in (one, other)]
+    assert best(one, k).tolist() == kept[0][:k].tolist()
+    positions, scores = reciprocal_rank(*kept, constant=constant)
+    found, fused = fused_best([one, other], k, constant)
+    assert found.tolist() == positions[:k].tolist()
+    assert fused.tolist() == scores[:k].tolist()
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,9 @@ def test_a_refusal_that_only_quotes_the_request_steps_nothing_down():
     with (
         ScriptedServer([Step(status=422, raw=json.dumps(quoted).encode())]) as server,
         endpoint(server).client() as client,
+        pytest.raises(EndpointError, match="422"),
     ):
-        with pytest.raises(EndpointError, match="422"):
-            client.complete(HELLO, SCHEMA)
+        client.complete(HELLO, SCHEMA)
 
 
 # time
@@ -219,11 +219,13 @@ def test_retry_after_as_a_date_counts_from_the_servers_own_clock():
 
 
 def test_the_second_call_costs_nothing(tmp_path):
-    with ScriptedServer([Step({"score": 4})]) as server:
-        with endpoint(server).client(cache=tmp_path / "replies.sqlite") as client:
-            first = client.complete(HELLO, SCHEMA)
-            second = client.complete(HELLO, SCHEMA)
-            assert client.usage.requests == 1 and client.usage.cache_hits == 1
+    with (
+        ScriptedServer([Step({"score": 4})]) as server,
+        endpoint(server).client(cache=tmp_path / "replies.sqlite") as client,
+    ):
+        first = client.complete(HELLO, SCHEMA)
+        second = client.complete(HELLO, SCHEMA)
+        assert client.usage.requests == 1 and client.usage.cache_hits == 1
     assert (first.cache_hit, second.cache_hit) == (False, True)
     assert (second.text, second.value, second.key) == (first.text, first.value, first.key)
     assert second.usage.requests == second.usage.prompt_tokens == 0 and second.usage.cost == 0.0
@@ -262,17 +264,21 @@ def test_offline_without_a_reply_opens_no_socket(tmp_path, monkeypatch, cold):
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     cache = tmp_path / "none.sqlite" if cold else None
-    with ChatEndpoint("http://127.0.0.1:9/v1", "m").client(cache=cache, offline=True) as client:
-        with pytest.raises(OfflineMiss):
-            client.complete(HELLO)
+    with (
+        ChatEndpoint("http://127.0.0.1:9/v1", "m").client(cache=cache, offline=True) as client,
+        pytest.raises(OfflineMiss),
+    ):
+        client.complete(HELLO)
     assert not (tmp_path / "none.sqlite").exists()
 
 
 def test_the_same_question_at_the_same_time_is_asked_once(tmp_path):
-    with ScriptedServer([Step({"score": 5}, delay=0.1)]) as server:
-        with endpoint(server).client(cache=tmp_path / "r.sqlite") as client:
-            values = client.map(lambda _: client.complete(HELLO, SCHEMA).value, range(8))
-            assert values == [{"score": 5}] * 8 and client.usage.cache_hits == 7
+    with (
+        ScriptedServer([Step({"score": 5}, delay=0.1)]) as server,
+        endpoint(server).client(cache=tmp_path / "r.sqlite") as client,
+    ):
+        values = client.map(lambda _: client.complete(HELLO, SCHEMA).value, range(8))
+        assert values == [{"score": 5}] * 8 and client.usage.cache_hits == 7
 
 
 def test_two_processes_write_one_cache(tmp_path):
@@ -329,33 +335,37 @@ def test_attempts_count_against_the_budget():
     with (
         ScriptedServer([Step(status=500, times=2)]) as server,
         endpoint(server).client(budget=Budget(requests=2)) as client,
+        pytest.raises(BudgetSpent),
     ):
-        with pytest.raises(BudgetSpent):
-            client.complete(HELLO)
+        client.complete(HELLO)
 
 
 @pytest.mark.parametrize("budget", [Budget(tokens=1200), Budget(cost=0.0025)])
 def test_a_budget_holds_even_if_the_model_writes_all_it_may(budget):
     prices = {"prompt": 1.0, "completion": 2.0}
     usage = {"prompt_tokens": 100, "completion_tokens": 100}
-    with ScriptedServer([Step("a", usage=usage)]) as server:
-        with endpoint(server, prices=prices, max_tokens=1100).client(budget=budget) as client:
-            assert client.complete(HELLO).usage.cost == pytest.approx(3e-4)
-            with pytest.raises(BudgetSpent):
-                client.complete(say("again"))
+    with (
+        ScriptedServer([Step("a", usage=usage)]) as server,
+        endpoint(server, prices=prices, max_tokens=1100).client(budget=budget) as client,
+    ):
+        assert client.complete(HELLO).usage.cost == pytest.approx(3e-4)
+        with pytest.raises(BudgetSpent):
+            client.complete(say("again"))
 
 
 def test_a_budget_of_threads_is_kept():
-    with ScriptedServer([Step("a", delay=0.05, times=5)]) as server:
-        with endpoint(server, concurrency=8).client(budget=Budget(requests=5)) as client:
+    with (
+        ScriptedServer([Step("a", delay=0.05, times=5)]) as server,
+        endpoint(server, concurrency=8).client(budget=Budget(requests=5)) as client,
+    ):
 
-            def ask(n):
-                try:
-                    return client.complete(say(str(n))).text
-                except BudgetSpent:
-                    return None
+        def ask(n):
+            try:
+                return client.complete(say(str(n))).text
+            except BudgetSpent:
+                return None
 
-            assert sorted(client.map(ask, range(12)), key=str).count("a") == 5
+        assert sorted(client.map(ask, range(12)), key=str).count("a") == 5
 
 
 def test_a_budget_of_cost_needs_prices():
@@ -421,16 +431,18 @@ def test_a_key_is_nowhere_to_be_seen(tmp_path, monkeypatch, caplog):
         Step(drop_after=-1),
     ]
     seen = []
-    with ScriptedServer(script) as server:
-        with endpoint(server, retries=0).client(cache=tmp_path / "r.sqlite") as client:
-            seen += [client.complete(say("0"), {"type": "object"}), repr(client), repr(client._key), str(vars(client))]
-            for n in range(1, 6):
-                with pytest.raises(EndpointError) as error:
-                    client.complete(say(str(n)), SCHEMA)
-                seen += [error.getrepr(style="long"), error.value]
-            with pytest.raises(TypeError):
-                pickle.dumps(client._key)
-            seen += [to_dict(client.endpoint), repr(client.endpoint)]
+    with (
+        ScriptedServer(script) as server,
+        endpoint(server, retries=0).client(cache=tmp_path / "r.sqlite") as client,
+    ):
+        seen += [client.complete(say("0"), {"type": "object"}), repr(client), repr(client._key), str(vars(client))]
+        for n in range(1, 6):
+            with pytest.raises(EndpointError) as error:
+                client.complete(say(str(n)), SCHEMA)
+            seen += [error.getrepr(style="long"), error.value]
+        with pytest.raises(TypeError):
+            pickle.dumps(client._key)
+        seen += [to_dict(client.endpoint), repr(client.endpoint)]
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert KEY not in "\n".join(map(str, seen)) and KEY.encode() not in kept
@@ -459,6 +471,9 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch):
         with ChatEndpoint("http://far.example/v1", "m").client() as client:
             assert client.complete(HELLO).text == "through"
     assert server.requests[0].headers["host"] == "far.example"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with ScriptedServer([Step("straight")]) as server, endpoint(server).client() as client:
+        assert client.complete(HELLO).text == "straight"
 
 
 def test_importing_loads_no_framework_and_opens_no_socket():
@@ -555,6 +570,9 @@ def test_a_schema_that_would_not_be_checked_is_refused():
 
 
 def test_a_refusal_is_an_error_of_its_own_sentence():
-    with ScriptedServer([Step(None, refusal="No.")]) as server, endpoint(server).client() as client:
-        with pytest.raises(ReplyError, match=r"refuses to answer: 'No\.'"):
-            client.complete(HELLO, SCHEMA)
+    with (
+        ScriptedServer([Step(None, refusal="No.")]) as server,
+        endpoint(server).client() as client,
+        pytest.raises(ReplyError, match=r"refuses to answer: 'No\.'"),
+    ):
+        client.complete(HELLO, SCHEMA)

@@ -1,7 +1,6 @@
 """Every fault of a server ends as documented, in time, and only with errors of ours."""
 
 import pytest
-
 from endpoint_faults import FAULTS, Fault, complaint, run
 
 

@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
+from endpoint_faults import ALBUM, FILM, GOOD, PASSAGES, QUESTION
+from scripted_server import ScriptedServer, Step, only_loopback
 
 from cellgap.ask._passage import Passage
 from cellgap.ask.endpoint import PROMPT_VERSION, Budget, ChatEndpoint, generate
 from cellgap.ask.endpoint._generate import _stepwise
 from cellgap.errors import ConfigError, EndpointError, OfflineMiss
-from endpoint_faults import ALBUM, FILM, GOOD, PASSAGES, QUESTION
-from scripted_server import ScriptedServer, Step, only_loopback
 
 NONCE = re.compile(r"<<<fragment (\d+) ([0-9a-f]{16})>>>")
 
@@ -204,8 +204,15 @@ def test_closed_shows_no_passage_and_says_that_nothing_is_cited():
 
 @pytest.mark.parametrize(
     ("model", "small"),
-    [("llama3.1:8b", True), ("Qwen2.5-7B-Instruct", True), ("llama-3.3-70b", False), ("gpt-4o-mini", False)]
-    + [("mixtral-8x7b", False), ("phi-4-14B", True), ("gemma-2-2b-it", True)],
+    [
+        ("llama3.1:8b", True),
+        ("Qwen2.5-7B-Instruct", True),
+        ("llama-3.3-70b", False),
+        ("gpt-4o-mini", False),
+        ("mixtral-8x7b", False),
+        ("phi-4-14B", True),
+        ("gemma-2-2b-it", True),
+    ],
 )
 def test_small_models_are_asked_in_two_steps(model, small):
     with ChatEndpoint("http://127.0.0.1:9/v1", model).client() as client:
@@ -214,8 +221,13 @@ def test_small_models_are_asked_in_two_steps(model, small):
 
 @pytest.mark.parametrize(
     "options",
-    [{"protocol": "open"}, {"k_max": 0}, {"conditions": ["a"]}, {"protocol": "given"}]
-    + [{"protocol": "given", "conditions": [" "]}],
+    [
+        {"protocol": "open"},
+        {"k_max": 0},
+        {"conditions": ["a"]},
+        {"protocol": "given"},
+        {"protocol": "given", "conditions": [" "]},
+    ],
 )
 def test_bad_arguments_are_found_before_anything_is_sent(options):
     with ScriptedServer() as server, client_of(server) as client, pytest.raises(ConfigError):

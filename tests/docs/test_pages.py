@@ -19,6 +19,7 @@ PAGES = (
     "docs/embed.md",
     "docs/annotate.md",
     "docs/stream.md",
+    "docs/ask.md",
     "docs/evaluate.md",
     "docs/scale.md",
 )

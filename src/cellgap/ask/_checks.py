@@ -63,8 +63,8 @@ def check(
     strict
         Drop answers without support.
     merge_at
-        Cosine at which two conditions are one; conditions that name different numbers (a dose, a year) never are. None:
-        merge equal words only.
+        Cosine at which two conditions are one. Conditions that name different numbers (a dose, a year) never are, and
+        neither are those that have each a word of their own and answers that differ. None: merge equal words only.
 
     Returns
     -------
@@ -173,7 +173,13 @@ def _merged(
     close = _alike([a.text for a in answers], encoder, merge_at)
     groups: list[list[int]] = []
     for place, answer in enumerate(answers):
-        home = next((g for g in groups if _one_condition(answers[g[0]], answer, bool(alike[g[0], place]))), None)
+        home = None
+        for group in groups:
+            first = group[0]
+            near, agree = bool(alike[first, place]), _agree(answers[first], answer, bool(close[first, place]))
+            if _one_condition(answers[first], answer, near, agree):
+                home = group
+                break
         groups.append([place]) if home is None else home.append(place)
     made, merged = [], []
     for group in groups:
@@ -186,7 +192,7 @@ def _merged(
     return made, merged
 
 
-def _one_condition(a: Answer, b: Answer, alike: bool) -> bool:
+def _one_condition(a: Answer, b: Answer, alike: bool, agree: bool) -> bool:
     if a.key is not None or b.key is not None:
         return (
             a.key == b.key and dict(a.attributes) == dict(b.attributes) and _words(a.condition) == _words(b.condition)
@@ -195,7 +201,12 @@ def _one_condition(a: Answer, b: Answer, alike: bool) -> bool:
     a_text, b_text = (a.condition, b.condition) if a.condition or b.condition else (a.text, b.text)
     if _words(a_text) == _words(b_text):
         return True
-    return bool(a.condition and b.condition) and alike and contents(a_text).numbers == contents(b_text).numbers
+    one, other = contents(a_text), contents(b_text)
+    if not (a.condition and b.condition and alike and one.numbers == other.numbers):
+        return False
+    # Sentences that differ by one word are close whatever the word is: the men's and the women's event of a cup are two
+    # readings. Where each has a word of its own and the answers differ, too, they stay apart.
+    return agree or one.words <= other.words or other.words <= one.words
 
 
 def _agree(a: Answer, b: Answer, close: bool) -> bool:

@@ -202,16 +202,17 @@ def _answers(
 ) -> tuple[list[Answer], list[str]]:
     """Return the answers, and the titles of readings that were left out for want of room."""
     pool = _order(ranked.scores)[:POOL]
-    best = float(ranked.scores[pool[0]])
     if condition is not None:
-        near = [i for i in pool if ranked.scores[i] >= RHO * best]
+        near = [i for i in pool if ranked.scores[i] >= RHO * ranked.scores[pool[0]]]
         return [_answer(ranked, near, condition, passages, places)], []
-    groups = [g for g in grouped(passages, pool, encoder) if ranked.scores[g[0]] >= RHO * best]
-    for wanted in (
-        lambda g: not all(lists_readings(passages[i]) for i in g),
-        lambda g: any(fit for fit, s in zip(ranked.fits, ranked.sentences, strict=True) if s.passage in g),
-    ):
-        groups = [g for g in groups if wanted(g)] or groups
+    groups = grouped(passages, pool, encoder)
+    told = [g for g in groups if not all(lists_readings(passages[i]) for i in g)]
+    # A page that only lists readings ranks high, and would hold all others off.
+    groups = told or groups
+    best = max(float(ranked.scores[g[0]]) for g in groups)
+    groups = [g for g in groups if ranked.scores[g[0]] >= RHO * best]
+    fitting = {s.passage for fit, s in zip(ranked.fits, ranked.sentences, strict=True) if fit}
+    groups = [g for g in groups if not fitting.isdisjoint(g)] or groups
     kept = groups[:k_max]
     return (
         [_answer(ranked, g, None, passages, places) for g in kept],

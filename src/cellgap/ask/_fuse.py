@@ -15,6 +15,42 @@ def ranked(scores: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     return np.argsort(-scores, kind="stable")
 
 
+def best(scores: Float[np.ndarray, " n"], k: int) -> Int[np.ndarray, " m"]:
+    """Return the first k positions of ``ranked`` that have a score above minus infinity, without sorting the others."""
+    if k < len(scores):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        above = np.flatnonzero(scores > least)
+        # Of those that share the last place, the first.
+        some = np.sort(np.concatenate([above, np.flatnonzero(scores == least)[: k - len(above)]]))
+    else:
+        some = np.arange(len(scores))
+    some = some[scores[some] > -np.inf]
+    return some[ranked(scores[some])]
+
+
+def fused_best(
+    lists: Sequence[Float[np.ndarray, " n"]], k: int, constant: int = CONSTANT
+) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Return the first k positions of ``reciprocal_rank`` over the rankings by some scores, and their fused scores.
+
+    Exactly, but without sorting all: a position that is not among the first ``len(lists) (constant + k)`` of any list
+    has a lower score than the first k of each. A score of minus infinity leaves a position out of a ranking.
+    """
+    depth = len(lists) * (constant + k)
+    found = np.unique(np.concatenate([best(scores, depth) for scores in lists]))
+    fused = np.zeros(len(found))
+    for scores in lists:
+        own = scores[found]
+        ordered = np.sort(scores)
+        last = np.searchsorted(ordered, own, "right")
+        ranks = len(scores) - last + 1
+        for row in np.flatnonzero((last - np.searchsorted(ordered, own, "left") > 1) & (own > -np.inf)):
+            ranks[row] += np.count_nonzero(scores[: found[row]] == own[row])
+        fused += np.where(own > -np.inf, 1.0 / (constant + ranks), 0.0)
+    order = ranked(fused)[:k]
+    return found[order], fused[order]
+
+
 def reciprocal_rank(
     *rankings: Sequence[int] | Int[np.ndarray, " _"], constant: int = CONSTANT
 ) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from cellgap.ask._answer import Notice
 from cellgap.ask._bm25 import BM25
 from cellgap.ask._corpus import Corpus
 from cellgap.ask._encoder import SentenceEncoder, find_encoder
-from cellgap.ask._fuse import ranked, reciprocal_rank
+from cellgap.ask._fuse import best, fused_best
 from cellgap.ask._index_folder import Stored, encoded, suspicious, text_of, usable, write
 from cellgap.ask._passage import Passage
 from cellgap.errors import ConfigError, DataError, StorageError
@@ -173,37 +173,27 @@ class Index:
             raise ConfigError(f"Search by one of {', '.join(HOW)}, found {how!r}.")
         if how == "dense" and self.degraded:
             raise ConfigError(f"A search by meaning is not possible: {self.degraded[0].text} Use how='bm25'.")
-        rankings = []
+        lists = []
         if how != "dense":
-            rankings.append(self._by_words(question, suspicious))
+            scores = self._words.scores(question)
+            scores[scores <= 0] = -np.inf
+            lists.append(scores)
         if how != "bm25" and not self.degraded:
-            rankings.append(self._by_meaning(question, suspicious))
+            assert self.encoder is not None and self._dense is not None
+            lists.append(self._dense @ self.encoder.encode([question])[0])
+        if not suspicious:
+            for scores in lists:
+                scores[self._suspicious] = -np.inf
         if how == "rrf":
-            positions, scores = reciprocal_rank(*(order for order, _ in rankings))
+            positions, scores = fused_best(lists, k)
         else:
-            positions, scores = rankings[0]
-        top = zip(positions[:k].tolist(), scores[:k].tolist(), strict=True)
-        return tuple(Hit(position, score, self.passages[position]) for position, score in top)
+            positions = best(lists[0], k)
+            scores = lists[0][positions]
+        found = zip(positions.tolist(), scores.tolist(), strict=True)
+        return tuple(Hit(position, score, self.passages[position]) for position, score in found)
 
     def __len__(self) -> int:
         return len(self.passages)
 
     def __repr__(self) -> str:
         return f"Index({len(self):,} passages, {'words alone' if self.degraded else 'words and meaning'})"
-
-    def _by_words(self, question: str, suspicious: bool) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-        return self._ranked(self._words.scores(question), suspicious, above=0.0)
-
-    def _by_meaning(self, question: str, suspicious: bool) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-        assert self.encoder is not None and self._dense is not None
-        return self._ranked(self._dense @ self.encoder.encode([question])[0], suspicious, above=-np.inf)
-
-    def _ranked(
-        self, scores: Float[np.ndarray, " n"], suspicious: bool, above: float
-    ) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-        kept = scores > above
-        if not suspicious:
-            kept &= ~self._suspicious
-        found = np.flatnonzero(kept)
-        order = found[ranked(scores[found])]
-        return order, scores[order]

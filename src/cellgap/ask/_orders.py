@@ -7,15 +7,9 @@ Words are looked up before a pattern is tried: texts are many, and most hold non
 import re
 from collections.abc import Iterator
 
-from cellgap.ask._order_patterns import (
-    MUST,
-    STRONG_ORDERS,
-    STRONG_PHRASES,
-    WEAK_ORDERS,
-    WEAK_PHRASES,
-    Order,
-    Phrase,
-)
+from cellgap.ask._order_imperatives import STRONG_ORDERS, WEAK_ORDERS
+from cellgap.ask._order_phrases import STRONG_PHRASES, WEAK_PHRASES
+from cellgap.ask._order_words import MUST, Order, Phrase
 
 _BREAK = re.compile(r"[.!?]+['\"”’)\]]*\s+|[:;—–(\[\n]\s*|\s-+\s|\bplease,?\s", re.IGNORECASE)
 _JOINT = re.compile(r",\s*|\b(?:and|then|or|but)\s+", re.IGNORECASE)

@@ -143,8 +143,8 @@ class _Backend:
 class Wire:
     """Connections to one server, kept open between requests; threads may share them.
 
-    Proxies are taken from the environment (``HTTPS_PROXY``, ``NO_PROXY``); redirects are not followed, so that a key
-    goes to no other server than the one named.
+    Proxies are taken from the environment (``HTTPS_PROXY``, ``NO_PROXY``), but for this machine; redirects are not
+    followed, so that a key goes to no other server than the one named.
 
     Parameters
     ----------
@@ -162,7 +162,8 @@ class Wire:
         parts = urlsplit(url)
         options: dict[str, Any] = {"max_connections": concurrency, "keepalive_expiry": 30.0, "network_backend": backend}
         proxy = getproxies().get(parts.scheme)
-        if proxy and not proxy_bypass(parts.hostname or ""):
+        here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if proxy and not here and not proxy_bypass(parts.hostname or ""):
             self._pool = _through(self._http, proxy, options)
         else:
             self._pool = self._http.ConnectionPool(**options)
