@@ -1,9 +1,12 @@
 """Rows of an effect table that passages put into words."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cellgap.ask._encoder import find_encoder
 from cellgap.ask._extract import extract
@@ -23,7 +26,8 @@ WORDINGS = (
     "{d} {moves} {r} in {c} by {a:.2f} at {D} uM and {t} h (q of {q}, {n} cells, {s}).",
     "{c} line. Exposure: {d}, {D} uM, {t} h. The {s} {r} score came to {e:+.2f} with a q of {q} over {n} cells.",
     "With {d} at {D} uM, {c} cells reach {r} {e:+.2f} after {t} h. This value is {s}, from {n} cells, FDR {q}.",
-    "With false discovery rate {q}, {d} ({D} uM for {t} h) yields −{m:.2f} on the {r} scale in {n} {c} cells, {s}.",
+    "At a false discovery rate {q}, {d} ({D} uM for {t} h) yields \u2212{m:.2f} on the {r} scale "
+    "in {n} {c} cells, {s}.",
     "{d} dose {D} uM, time {t} h, cell line {c}, readout {r}, effect {e:+.2f}, q {q}, n {n}, {s}.",
 )
 # A drug with a similar name beside the one that is asked for, as a near miss in a screen is.
@@ -55,7 +59,7 @@ def told(rows, wordings):
     made = []
     for k, row in enumerate(rows):
         wording = wordings[k % len(wordings)]
-        if "−{m" in wording:
+        if "\u2212{m" in wording:
             row["e"] = -abs(row["e"])
         made.append(Passage(f"row {k}", wording.format(**row)))
     return made
@@ -87,7 +91,7 @@ def spans(text):
         ("at 0.1 uM for 24 h", {"dose": (0.1, "uM"), "time": 24.0}),
         ("100 nanomolar over two days", {"dose": (100.0, "nM"), "time": 48.0}),
         ("1e-5 M, 90 min", {"dose": (1e-5, "M"), "time": 1.5}),
-        ("score of −1.6 ± 0.2 (95% CI −2.0 to −1.2)", {"effect": -1.6, "se": 0.2, "other": None}),
+        ("score of \u22121.6 ± 0.2 (95% CI \u22122.0 to \u22121.2)", {"effect": -1.6, "se": 0.2, "other": None}),
         ("fell by 1.2 (padj 3e-4)", {"effect": -1.2, "q": 3e-4}),
         ("p = 0.2, FDR = 0.4", {"other": 0.2, "q": 0.4}),
         ("1,204 K562 cells against 310 vehicle cells", {"n_cells": 1204.0, "n_control": 310.0}),
@@ -141,15 +145,15 @@ def test_a_row_remembers_its_passage_and_characters():
     read = rows_in_text(CLOSED, passages)
     assert read is not None and len(read.passages) == len(read.spans) == len(read.table)
     for place, (start, end), n in zip(read.passages, read.spans, read.table.frame["effect"], strict=True):
-        assert f"{abs(n):.2f}" in passages[place].text[start:end].replace("−", "-")
+        assert f"{abs(n):.2f}" in passages[place].text[start:end].replace("\u2212", "-")
 
 
 def test_several_facts_in_one_passage_and_in_one_sentence():
     text = (
         f"{DRUG} in HeLa at 1 uM for 24 h: autophagy score +1.50, q = 0.01, 300 cells, measured. "
         f"{DRUG} in HeLa at 2 uM for 24 h: autophagy score +1.80, q = 0.02, 310 cells, measured. "
-        f"In MCF-7 at 24 h, {DRUG} at 1 uM gave an autophagy score of +0.20 (q = 0.7, 90 cells) and a lipid uptake score of "
-        "-2.10 (q = 0.001, 95 cells)."
+        f"In MCF-7 at 24 h, {DRUG} at 1 uM gave an autophagy score of +0.20 (q = 0.7, 90 cells) and a lipid uptake "
+        "score of -2.10 (q = 0.001, 95 cells)."
     )
     read = rows_in_text(OPEN, [Passage("plate", text)])
     assert read is not None
@@ -190,6 +194,24 @@ def test_passages_that_give_orders_are_not_read():
     rows = [Passage(p.title, f"{order} {p.text}") for p in told(facts(["lipid uptake"]), WORDINGS)]
     assert rows_in_text(CLOSED, rows) is None
     assert rows_in_text(CLOSED, [*BACKGROUND]) is None and rows_in_text(CLOSED, []) is None
+
+
+PIECES = (
+    f"{DRUG} {OTHER} HeLa K562 in at for of lipid uptake score effect 1 uM 0 nM 1e999 M 24 h 1e300 days q = 0.01 FDR 7 "
+    "p-value n = 5 cells 300 cells +1.5 -2 \u2212 \u00b1 ( ) ; . : , | 5 to 10 uM predicted measured not @ + raises by"
+).split()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=40), min_size=1, max_size=4))
+def test_any_text_is_read_or_left_and_never_an_error(parts):
+    passages = [Passage("", " ".join(part)) for part in parts]
+    for passage in passages:
+        found = typed_spans(passage.text)
+        assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+    read = rows_in_text(CLOSED, passages)
+    if read is not None:
+        assert read.table.frame["q"].between(0, 1).all() and np.isfinite(read.table.frame["effect"]).all()
 
 
 def test_a_repeat_changes_nothing_and_one_row_is_no_table():

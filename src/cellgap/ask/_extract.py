@@ -63,12 +63,19 @@ def extract(
     """Return answers made of sentences of the passages, each under the condition that its passages speak of.
 
     Where the passages put rows of an effect table into words and the question asks for their treatment, the rows are
-    read and answered as a table is (``_rows_in_text``). Else: 1. passages are ranked by words (BM25), meaning and the
-    stored score; 2. the best 12 are grouped by key, title or meaning, and groups whose best passage reaches 0.75 of the best
-    overall are kept, the strongest `k_max`; where the question names something, titles without that name lose half
-    their score, and where it asks for a date, a size, a person or a place, groups without one are left out as long as
-    others have one; 3. the condition is the title with the sentence that defines it, else with the two sentences
-    nearest to the group's centre; 4. the answer is the two best sentences; 5. their passages are cited.
+    read and answered as a table is (``_rows_in_text``). Else:
+
+    1. passages are ranked by words (BM25), meaning and the stored score; where the question names something, titles
+    without that name lose half their score;
+
+    2. the best 12 are grouped by key, title or meaning, and groups whose best passage reaches 0.75 of the best overall
+    are kept, the strongest `k_max`; pages that only list readings are left out, and so are groups without a date, a
+    size, a person or a place where one is asked for, as long as others are left;
+
+    3. the condition is the title with the sentence that defines it, else with the two sentences
+    nearest to the group's centre;
+
+    4. the answer is the two best sentences, 5. their passages are cited.
 
     Parameters
     ----------

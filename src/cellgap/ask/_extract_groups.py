@@ -44,7 +44,8 @@ def defines(sentence: Sentence, title: str) -> bool:
     head = re.sub(r"\s*[(,\[].*", "", title).strip()
     if not head:
         return False
-    found = rf"(?:(?:The|A|An|This|In)\s+)?(?:[a-z]+\s+)?{re.escape(head)}\b(?:\s*\([^()]*\)|\s*,[^,.]*,)?\s+(?:is|was|are|were)\b"
+    before = r"(?:(?:The|A|An|This|In)\s+)?(?:[a-z]+\s+)?"
+    found = rf"{before}{re.escape(head)}\b(?:\s*\([^()]*\)|\s*,[^,.]*,)?\s+(?:is|was|are|were)\b"
     return re.match(found, sentence.text, re.IGNORECASE) is not None
 
 

@@ -4,29 +4,48 @@ Both are cautious: a question whose words show nothing has no phrase and no kind
 """
 
 import re
+from operator import itemgetter
 
 from cellgap.ask._words import words
 
-_QUOTED = re.compile(r"[\"“”‘]([^\"“”‘’]{2,80})[\"”’]")
-_EDGE = "?,.!;:\"'“”‘’()[]"
-_SMALL = frozenset("of the and de la le du von van der den del di da al y et in on for a an to".split())
+_QUOTED = re.compile(r"[\"\u201c\u201d\u2018]([^\"\u201c\u201d\u2018\u2019]{2,80})[\"\u201d\u2019]")
+_EDGE = "?,.!;:\"'\u201c\u201d\u2018\u2019()[]"
+_SMALL = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        of the and de la le du von van der den del di da al y et in on for a an to
+        """,
+    )
+)
 _OPENERS = frozenset(
-    "who whom whose what when where which why how is are was were do does did has have had can could will would should in "
-    "at on by for from to of the a an name tell give list after before under with during since".split()
+    re.findall(
+        r"\S+",
+        """
+        who whom whose what when where which why how is are was were do does did has have had can could will
+        would should in at on by for from to of the a an name tell give list after before under with during
+        since
+        """,
+    )
 )
 
 _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("time", re.compile(
-        r"\bwhen\b|\bsince when\b|\b(?:what|which)\s+(?:\w+\s+)?(?:year|date|day|month|decade|century)\b|\bhow long ago\b"
-        r"|\b(?:year|date) of\b")),
+        r"\bwhen\b|\bsince when\b|\b(?:what|which)\s+(?:\w+\s+)?(?:year|date|day|month|decade|century)\b"
+        r"|\bhow long ago\b"
+        r"|\b(?:year|date) of\b|\b(?:release|publication|birth|death|founding|opening|foundation)[- ](?:year|date)\b")),
     ("size", re.compile(
         r"\bhow\s+(?:big|large|long|tall|high|deep|wide|heavy|fast|far|old|many|much|often|small|populous|great)\b"
         r"|\b(?:what|which)(?:\s+is|\s+was|'s)?\s+(?:the\s+)?(?:\w+\s+)?(?:size|length|height|area|population|number|distance|"
         r"depth|width|weight|elevation|altitude|extent|age|capacity|amount)\b")),
-    ("person", re.compile(r"\bwho(?:m|se)?\b|\bby what (?:author|artist|person)\b")),
+    ("person", re.compile(
+        r"\bwho(?:m|se)?\b|\b(?:what|which)\s+(?:\w+\s+)?(?:person|man|woman|author|writer|director|artist|composer|designer|"
+        r"singer|actor|actress|player|athlete|inventor|founder|creator|scientist|president|king|queen|winner)\b"
+        r"|\b(?:author|writer|director|artist|composer|designer|singer|inventor|founder|creator|president|winner)s? "
+        r"of\b")),
     ("place", re.compile(
         r"\bwhere\b|\b(?:what|which)\s+(?:\w+\s+)?(?:town|city|country|place|state|village|region|province|location|"
-        r"district|county|continent|street)\b")),
+        r"district|county|continent|street)\b|\b(?:setting|location|whereabouts) of\b")),
 )  # fmt: skip
 _YEAR = re.compile(r"\b(?:1\d{3}|20\d{2})\b(?!\s*(?:%|[a-z]*met|[a-z]*gram|cells|people|inhabitants))")
 _DATE = re.compile(
@@ -34,7 +53,7 @@ _DATE = re.compile(
     r"September|October|November|December)\b|\b\d{1,2}th century\b"
 )
 _QUANTITY = re.compile(r"(?<![\w.])\d[\d,.]*(?:\s*%|\s*-?\s*(?:[a-z]{2,}|[kcmμn]?m[²³2]?|km|ft|kg|ha|mi)\b)")
-_NAME = re.compile(r"(?:\b(?:[A-Z][\w'’-]+|[A-Z]\.)\s+){1,3}[A-Z][\w'’-]+")
+_NAME = re.compile(r"(?:\b(?:[A-Z][\w'\u2019-]+|[A-Z]\.)\s+){1,3}[A-Z][\w'\u2019-]+")
 _PLACE = re.compile(
     r"\b(?:in|at|to|near|of|from|around|outside|inside|into|through|over|on)\s+(?:the\s+)?(?:[a-z]+\s+){0,4}?[A-Z]\w+"
 )
@@ -75,13 +94,17 @@ def says(phrase: str, text: str) -> bool:
 
 
 def kind_of(question: str) -> str:
-    """Return what would answer a question: ``"time"``, ``"size"``, ``"person"``, ``"place"``, or ``""`` where that is open."""
+    """Return what would answer a question: ``"time"``, ``"size"``, ``"person"``, ``"place"`` or, not known, ``""``.
+
+    What is asked for first counts: "in which town does the author of ..." asks for a place.
+    """
     plain = " ".join(question.lower().split())
-    return next((kind for kind, pattern in _KINDS if pattern.search(plain)), "")
+    found = [(match.start(), kind) for kind, pattern in _KINDS if (match := pattern.search(plain)) is not None]
+    return min(found, key=itemgetter(0))[1] if found else ""
 
 
 def could_answer(kind: str, sentence: str, named: tuple[str, ...] = ()) -> bool:
-    """Return whether a sentence holds something of a kind: a year or date, a quantity with its unit, a person's name, a place.
+    """Return whether a sentence holds something of a kind: a date, a quantity with its unit, a person's name, a place.
 
     Parameters
     ----------

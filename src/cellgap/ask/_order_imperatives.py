@@ -1,5 +1,5 @@
 """Orders as imperatives: they stand at the start of a clause, or after "must"."""
-# ruff: noqa: E501, RUF001, patterns read better whole, and people type these quotes and dashes
+# ruff: noqa: RUF001, patterns read better whole, and people type these quotes and dashes
 
 from cellgap.ask._order_words import (
     CITE,

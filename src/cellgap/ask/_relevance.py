@@ -1,5 +1,6 @@
 """How well passages and sentences answer a question: words, meaning, and what the first retriever thought."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,10 +15,16 @@ from cellgap.ask._words import words
 
 _STORED = 0.30
 _FUNCTION_WORDS = frozenset(
-    "a about after again all also an and any are as at be because been before being both but by can could did do does during "
-    "each for from had has have he her him his how i if in into is it its just me more most my no nor not of off on once only "
-    "or other our out over own same she should so some such than that the their them then there these they this those through "
-    "to too under up us very was we were what when where which while who whom whose why will with would you your".split()
+    re.findall(
+        r"\S+",
+        """
+        a about after again all also an and any are as at be because been before being both but by can could did
+        do does during each for from had has have he her him his how i if in into is it its just me more most my
+        no nor not of off on once only or other our out over own same she should so some such than that the
+        their them then there these they this those through to too under up us very was we were what when where
+        which while who whom whose why will with would you your
+        """,
+    )
 )
 
 

@@ -1,7 +1,7 @@
 """Words of a sentence that states an effect: which stand where a treatment stands, and which where a readout does.
 
-What is typed (doses, times, effects, ...) has been taken out; a word is told by what stands beside it, added up over all
-sentences of a question's passages. No names are known in advance but those of common cell lines.
+What is typed (doses, times, effects, ...) has been taken out; a word is told by what stands beside it, added up over
+all sentences of a question's passages. No names are known in advance but those of common cell lines.
 """
 
 import re
@@ -13,70 +13,147 @@ from typing import NamedTuple
 from cellgap.ask._typed import Typed, plain_signs, typed_spans
 
 LINES = frozenset(
-    "a549 k562 hepg2 jurkat u2os mcf7 mcf-7 mcf10a mcf-10a hela hek293 hek293t hek-293 hek-293t 293t thp1 thp-1 rpe1 rpe-1 pc3 pc-3 "
-    "hct116 hct-116 hl60 hl-60 u937 ht29 ht-29 skbr3 sk-br-3 t47d mda-mb-231 mdamb231 lncap vcap a375 caco2 caco-2 cho vero nih3t3 "
-    "nih-3t3 raji ramos kasumi-1 mv4-11 molm13 molm-13 huh7 huh-7 h1299 h460 panc1 panc-1 sw480 sk-mel-28 u87 u-87 sh-sy5y "
-    "imr90 imr-90 bj wi-38 huvec pbmc pbmcs ipsc ipscs hpsc hesc raw264.7 bt474 a172 ln229 a431 du145 du-145 ovcar3 ovcar-3".split()
+    re.findall(
+        r"\S+",
+        """
+        a549 k562 hepg2 jurkat u2os mcf7 mcf-7 mcf10a mcf-10a hela hek293 hek293t hek-293 hek-293t 293t thp1
+        thp-1 rpe1 rpe-1 pc3 pc-3 hct116 hct-116 hl60 hl-60 u937 ht29 ht-29 skbr3 sk-br-3 t47d mda-mb-231
+        mdamb231 lncap vcap a375 caco2 caco-2 cho vero nih3t3 nih-3t3 raji ramos kasumi-1 mv4-11 molm13 molm-13
+        huh7 huh-7 h1299 h460 panc1 panc-1 sw480 sk-mel-28 u87 u-87 sh-sy5y imr90 imr-90 bj wi-38 huvec pbmc
+        pbmcs ipsc ipscs hpsc hesc raw264.7 bt474 a172 ln229 a431 du145 du-145 ovcar3 ovcar-3
+        """,
+    )
 )
-_TOKEN = re.compile(r"[^\W_]+(?:[-'’./+][^\W_]+)*[+]?|[^\s\w]")
+_TOKEN = re.compile(r"[^\W_]+(?:[-'\u2019./+][^\W_]+)*[+]?|[^\s\w]")
 _SUFFIX = re.compile(r"(?<=.)-(?:treated|exposed|induced|stimulated|dosed)$", re.IGNORECASE)
 _LINE_SHAPE = re.compile(r"(?=[^\W_]*[A-Z])[A-Z0-9][^\W_]*(?:[-/.][A-Z0-9][^\W_]*)*$")
 
 _FUNCTION = frozenset(
-    "a about above after again all also although an and any are as at be because been before being below between both but by can "
-    "could did do does during each either every for from had has have here how i if in into is it its itself more most much no nor not "
-    "of on once one only onto or other our out over per quite rather same so some still such than that the their them then there these "
-    "they this those though through thus to too two under until up upon us very via was we were what when where whereas whether which "
-    "while who whose will with within without would yet you your again across among around down off than versus vs there's".split()
+    re.findall(
+        r"\S+",
+        """
+        a about above after again all also although an and any are as at be because been before being below
+        between both but by can could did do does during each either every for from had has have here how i if
+        in into is it its itself more most much no nor not of on once one only onto or other our out over per
+        quite rather same so some still such than that the their them then there these they this those though
+        through thus to too two under until up upon us very via was we were what when where whereas whether
+        which while who whose will with within without would yet you your again across among around down off
+        than versus vs there's
+        """,
+    )
 )
 _GENERIC = frozenset(
-    "cell cells line lines culture cultures well wells sample samples plate plates assay assays screen screens experiment experiments "
-    "data result results row rows record records entry table note effect effects score scores scored change changes changed changing "
-    "shift shifts shifted shifting difference differences value values level levels estimate estimates readout readouts "
-    "measure measured measures measuring measurement measurements observed observe observation observations predicted predicts predict "
-    "prediction predictions model models modelled modeled modelling simulated simulation forecast imputed inferred silico assayed "
-    "recorded reported reports report experimental experimentally empirical empirically read reads reading gave gives give given showed "
-    "shows show shown yielded yields yield produced produces produce led leads caused causes moved moves moving went came reached "
-    "stood remained stayed rose risen rises rising fell fallen falls falling raised raises raise raising lowered lowers lower lowering "
-    "increased increases increase increasing decreased decreases decrease decreasing reduced reduces reduce reducing reduction induced "
-    "induces induce inducing suppressed suppresses suppress suppressing elevated elevates dropped drops drop climbed climbs declined "
-    "declines decline boosted boosts boost upregulated downregulated enhanced enhances diminished gain gains gained loss lost unchanged "
-    "treated treat treats treatment treatments treating exposed exposure exposing incubated incubation dosed dosing dose doses "
-    "concentration concentrations time times timepoint hour hours day days stimulated stimulation applied applying addition added "
-    "adding receiving received administered cultured grown perturbed perturbation compound drug agent inhibitor molecule relative "
-    "compared comparison control controls vehicle dmso baseline untreated units unit standard deviation deviations sd mean average "
-    "median fdr adjusted corrected p-value q-value significance significant significantly statistically n q p based basis computed "
-    "calculated estimated total count number single profiled sequenced analysed analyzed replicate replicates here found find finding "
-    "using used use following followed against amounts amounted equal log fold log2 around approximately roughly about just "
-    "however overall again point condition conditions setting case same both".split()
-)  # fmt: skip
+    re.findall(
+        r"\S+",
+        """
+        cell cells line lines culture cultures well wells sample samples plate plates assay assays screen
+        screens experiment experiments data result results row rows record records entry table note effect
+        effects score scores scored change changes changed changing shift shifts shifted shifting difference
+        differences value values level levels estimate estimates readout readouts measure measured measures
+        measuring measurement measurements observed observe observation observations predicted predicts predict
+        prediction predictions model models modelled modeled modelling simulated simulation forecast imputed
+        inferred silico assayed recorded reported reports report experimental experimentally empirical
+        empirically read reads reading gave gives give given showed shows show shown yielded yields yield
+        produced produces produce led leads caused causes moved moves moving went came reached stood remained
+        stayed rose risen rises rising fell fallen falls falling raised raises raise raising lowered lowers
+        lower lowering increased increases increase increasing decreased decreases decrease decreasing reduced
+        reduces reduce reducing reduction induced induces induce inducing suppressed suppresses suppress
+        suppressing elevated elevates dropped drops drop climbed climbs declined declines decline boosted boosts
+        boost upregulated downregulated enhanced enhances diminished gain gains gained loss lost unchanged
+        treated treat treats treatment treatments treating exposed exposure exposing incubated incubation dosed
+        dosing dose doses concentration concentrations time times timepoint hour hours day days stimulated
+        stimulation applied applying addition added adding receiving received administered cultured grown
+        perturbed perturbation compound drug agent inhibitor molecule relative compared comparison control
+        controls vehicle dmso baseline untreated units unit standard deviation deviations sd mean average median
+        fdr adjusted corrected p-value q-value significance significant significantly statistically n q p based
+        basis computed calculated estimated total count number single profiled sequenced analysed analyzed
+        replicate replicates here found find finding using used use following followed against amounts amounted
+        equal log fold log2 around approximately roughly about just however overall again point condition
+        conditions setting case same both
+        """,
+    )
+)
 _CUES = frozenset(
-    "score scores level levels response activity signature readout index programme program effect".split()
+    re.findall(
+        r"\S+",
+        """
+        score scores level levels response activity signature readout index programme program effect
+        """,
+    )
 )
 _TREATING = frozenset(
-    "treated treatment exposed exposure incubated incubation dosed dosing stimulated stimulation cultured addition administration "
-    "applying adding receiving received given perturbed".split()
+    re.findall(
+        r"\S+",
+        """
+        treated treatment exposed exposure incubated incubation dosed dosing stimulated stimulation cultured
+        addition administration applying adding receiving received given perturbed
+        """,
+    )
 )
-_BEFORE_TREATMENT = frozenset("with to of by after under upon for using via following from plus".split())
+_BEFORE_TREATMENT = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        with to of by after under upon for using via following from plus
+        """,
+    )
+)
 DIRECTIONS = frozenset(
-    "raised raises raising raise lowered lowers lowering lower increased increases increasing increase decreased decreases decreasing "
-    "reduced reduces reducing reduce induced induces inducing induce suppressed suppresses suppressing changed changes changing change "
-    "shifted shifts shifting moved moves moving elevated elevates boosted boosts enhanced enhances upregulated downregulated".split()
+    re.findall(
+        r"\S+",
+        """
+        raised raises raising raise lowered lowers lowering lower increased increases increasing increase
+        decreased decreases decreasing reduced reduces reducing reduce induced induces inducing induce
+        suppressed suppresses suppressing changed changes changing change shifted shifts shifting moved moves
+        moving elevated elevates boosted boosts enhanced enhances upregulated downregulated
+        """,
+    )
 )
 _MOVED = frozenset(
-    "rose rises rising fell falls falling was is were increased increases decreased decreases dropped drops climbed climbs declined "
-    "declines changed changes shifted shifts moved moves went gained lost reached stood remained".split()
+    re.findall(
+        r"\S+",
+        """
+        rose rises rising fell falls falling was is were increased increases decreased decreases dropped drops
+        climbed climbs declined declines changed changes shifted shifts moved moves went gained lost reached
+        stood remained
+        """,
+    )
 )
 
-_ASKED_BY = frozenset("by after of with does do did can could will would under upon from following using when".split())
+_ASKED_BY = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        by after of with does do did can could will would under upon from following using when
+        """,
+    )
+)
 _ASKED_OF = frozenset(
-    "on is are was were any more less much affect affects impact influence alter alters modulate regulate block".split()
+    re.findall(
+        r"\S+",
+        """
+        on is are was were any more less much affect affects impact influence alter alters modulate regulate
+        block
+        """,
+    )
 )
 _PASSIVE = frozenset(
-    "changed raised lowered increased decreased reduced induced affected altered suppressed elevated rise fall increase decrease "
-    "change respond responds".split()
+    re.findall(
+        r"\S+",
+        """
+        changed raised lowered increased decreased reduced induced affected altered suppressed elevated rise
+        fall increase decrease change respond responds
+        """,
+    )
 )
-_HAPPENS = frozenset("happens happened occurs done do does".split())
+_HAPPENS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        happens happened occurs done do does
+        """,
+    )
+)
 
 
 class Item(NamedTuple):
@@ -225,7 +302,7 @@ def asked_role(items: Sequence[Item], first: int, end: int) -> float:
 
 
 def asked_roles(items: Sequence[Item], spans: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
-    """Return ``asked_role`` of the names in a question; where one says nothing of itself, it is what the others are not.
+    """Return ``asked_role`` of the names in a question; one that says nothing of itself is what the others are not.
 
     A question with one name asks for that treatment, unless it says otherwise.
     """

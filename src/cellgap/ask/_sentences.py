@@ -2,22 +2,38 @@
 
 import re
 
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|\n[ \t]*(?=\n|[-*•·]\s|\d{1,3}[.)]\s)")
-_WORD_BEFORE = re.compile(r"[^\s(\[\"'“‘]+$")
+_END = re.compile(r"[.!?\u2026]+[\"'\u201d\u2019\u00bb)\]]*(?=\s)|\n[ \t]*(?=\n|[-*•·]\s|\d{1,3}[.)]\s)")
+_WORD_BEFORE = re.compile(r"[^\s(\[\"'\u201c\u2018]+$")
 _NUMBER = re.compile(r"\s*[#(]?\d")
-_FIRST_WORD = re.compile(r"\s*[\"'“‘(\[]*(\w+)")
+_FIRST_WORD = re.compile(r"\s*[\"'\u201c\u2018(\[]*(\w+)")
 
 # An abbreviation seldom ends a sentence; one that stands for "number" or a month does so unless a number follows.
 _ABBREVIATIONS = frozenset(
-    "dr mr mrs ms prof st sr jr vs cf al etc approx ca inc ltd co corp gen col lt sgt capt rev hon gov sen rep mt ft "
-    "dept univ assn bros est ed eds vol resp incl excl sp spp ssp var wt alt ref refs eq eqs viz op ph.d".split()
+    re.findall(
+        r"\S+",
+        """
+        dr mr mrs ms prof st sr jr vs cf al etc approx ca inc ltd co corp gen col lt sgt capt rev hon gov sen
+        rep mt ft dept univ assn bros est ed eds vol resp incl excl sp spp ssp var wt alt ref refs eq eqs viz op
+        ph.d
+        """,
+    )
 )
 _BEFORE_NUMBERS = frozenset(
-    "no nos fig figs p pp jan feb mar apr jun jul aug sep sept oct nov dec c ch sec art".split()
+    re.findall(
+        r"\S+",
+        """
+        no nos fig figs p pp jan feb mar apr jun jul aug sep sept oct nov dec c ch sec art
+        """,
+    )
 )
 _STARTERS = frozenset(
-    "the a an this that these those it its he she they we in on at for from after before during when while as if there "
-    "his her their our but and however both each no all some most other by with to".split()
+    re.findall(
+        r"\S+",
+        """
+        the a an this that these those it its he she they we in on at for from after before during when while as
+        if there his her their our but and however both each no all some most other by with to
+        """,
+    )
 )
 
 

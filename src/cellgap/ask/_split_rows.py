@@ -74,8 +74,8 @@ class Finding:
         Largest absolute effect with a call, 0 without one.
     conflict
         Whether parts of the evidence, or rows that nothing tells apart, go in opposite directions.
-    flags
-        Sentences on parts that disagree.
+    disagrees
+        Parts of the evidence that disagree, in words; empty where none do.
     """
 
     treatment: str
@@ -83,7 +83,7 @@ class Finding:
     ladders: tuple[Ladder, ...]
     strength: float
     conflict: bool = False
-    flags: tuple[str, ...] = ()
+    disagrees: str = ""
 
     @property
     def verdict(self) -> str:
@@ -132,13 +132,12 @@ def find(treatment: str, readout: str, rows: Rows, at: Iterable[int]) -> Finding
     directions = {step.call for ladder in ladders for step in ladder.steps} & {"up", "down"}
     contested = [step for ladder in ladders for step in ladder.steps if step.call == "contested"]
     conflict = (split and len(directions) > 1) or any(_opposed(rows, places, step.row) for step in contested)
-    flags = ()
+    disagrees = ""
     if split:
-        said = ", ".join(f"{ladder.label}: {ladder.verdict.replace('_', ' ')}" for ladder in ladders)
-        flags = (f"The evidence on {readout} disagrees ({said}).",)
+        disagrees = ", ".join(f"{ladder.label}: {ladder.verdict.replace('_', ' ')}" for ladder in ladders)
     elif contested:
-        flags = (f"Rows on {readout} disagree that have one key.",)
-    return Finding(treatment, readout, tuple(ladders), max(called, default=0.0), conflict, flags)
+        disagrees = "rows that have one key"
+    return Finding(treatment, readout, tuple(ladders), max(called, default=0.0), conflict, disagrees)
 
 
 def _parts(rows: Rows, at: list[int], labels: tuple[str, ...]) -> list[Ladder]:

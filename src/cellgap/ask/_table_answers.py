@@ -289,7 +289,11 @@ class _Route:
         return made | {"rule": self.rule.words}
 
     def _flags(self, at: Sequence[int], findings: Sequence[Finding]) -> list[str]:
-        flags = [flag for finding in findings for flag in finding.flags]
+        parts: dict[str, list[str]] = {}
+        for finding in findings:
+            if finding.disagrees:
+                parts.setdefault(finding.disagrees, []).append(self._name(finding.treatment, finding.readout))
+        flags = [f"The evidence on {_some(names)} disagrees ({said})." for said, names in parts.items()]
         flags += [f"extrapolation: {text}" for text in self.rows.values("extrapolates", at)]
         if self.rows.values("source", at) == ["predicted"]:
             flags.append("All of this is predicted, nothing of it was measured.")
@@ -300,3 +304,8 @@ class _Route:
         if asked and any(f.treatment not in asked and " + " in f.treatment for f in findings):
             flags.append("The treatment was tested in combinations only.")
         return flags
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    names = list(dict.fromkeys(names))
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")

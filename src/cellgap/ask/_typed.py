@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-_NUM = r"\d+(?:[,]\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+|\s?[x×*]\s?10\^?[-−]?\d+)?"
+_NUM = r"\d+(?:[,]\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+|\s?[x\u00d7*]\s?10\^?[-\u2212]?\d+)?"
 _WORD_NUMBERS = {
-    w: float(i) for i, w in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), 1)
-} | {"half": 0.5, "twenty-four": 24.0, "forty-eight": 48.0, "seventy-two": 72.0}
+    "half": 0.5, "one": 1.0, "two": 2.0, "three": 3.0, "four": 4.0, "five": 5.0, "six": 6.0, "seven": 7.0, "eight": 8.0,
+    "nine": 9.0, "ten": 10.0, "eleven": 11.0, "twelve": 12.0, "twenty-four": 24.0, "forty-eight": 48.0,
+    "seventy-two": 72.0,
+}  # fmt: skip
 _NUM_OR_WORD = rf"(?:{_NUM}|\b(?:{'|'.join(sorted(_WORD_NUMBERS, key=len, reverse=True))})\b)"
 
 # Molar units are spelled out to their symbol; others are kept as written.
@@ -28,7 +30,8 @@ _MOLAR = r"[munpμ]?M(?![\w/])|[munpμ]?mol/[lL](?!\w)|(?:milli|micro|nano|pico)
 _UNIT = rf"(?:{_MOLAR}|[munpμ]?g/m[lL](?!\w)|mg/kg(?!\w)|Gy(?!\w)|I?U/m[lL](?!\w))"
 _DOSE = re.compile(rf"(?<![\w.+\-])(?P<n>{_NUM_OR_WORD})\s*-?\s*(?P<unit>{_UNIT})")
 _DOSE_RANGE = re.compile(
-    rf"(?<![\w.])(?:{_NUM})\s*(?:{_UNIT})?\s*(?:-|–|—|to|and up to|through|until)\s*(?:{_NUM})\s*-?\s*(?:{_UNIT})"
+    rf"(?<![\w.])(?:{_NUM})\s*(?:{_UNIT})?\s*(?:-|\u2013|\u2014|to|and up to|through|until)\s*"
+    rf"(?:{_NUM})\s*-?\s*(?:{_UNIT})"
 )
 # Where no unit stands beside the number: "dose 10", "concentration of 10 (uM)" is not read, for the unit is not sure.
 
@@ -42,8 +45,9 @@ _TIME_CUE = re.compile(r"\b(?:day|hour|t\s*=)\s*(?P<n>\d+(?:\.\d+)?)(?![\w.]*\w)
 
 _LINK = r"\s*(?:\([^()0-9]{0,20}\)\s*)?(?:=|:|of|was|is|at|<=|≤|≦|<|~|≈|equal to|value)?\s*(?:of|at|=|:)?\s*"
 _Q_NAMES = (
-    r"(?:q|Q|FDR|fdr|false[- ]discovery[- ]rate|(?:BH|Benjamini[-–]Hochberg)(?:[- ](?:adjusted|corrected))?(?:[- ]p)?"
-    r"|p[._ -]?adj(?:usted)?|adj(?:usted|\.)?[- ]?p(?:[._ -]?val(?:ue)?)?|corrected[- ]p|FDR[- ](?:adjusted|corrected)[- ]p)"
+    r"(?:q|FDR|false[- ]discovery[- ]rate|(?:BH|Benjamini[-\u2013]Hochberg)(?:[- ](?:adjusted|corrected))?(?:[- ]p)?"
+    r"|p[._ -]?adj(?:usted)?|adj(?:usted|\.)?[- ]?p(?:[._ -]?val(?:ue)?)?|corrected[- ]p"
+    r"|FDR[- ](?:adjusted|corrected)[- ]p)"
 )
 _Q = re.compile(rf"(?<![\w])(?P<name>{_Q_NAMES})(?:[- ]?values?)?(?P<more>\s*[>≥])?{_LINK}(?P<n>{_NUM})", re.IGNORECASE)
 _P = re.compile(
@@ -56,7 +60,8 @@ _CELLS = re.compile(
     re.IGNORECASE,
 )
 _CELLS_EQ = re.compile(
-    r"\b(?:n(?:_cells)?\s*(?:=|:|of|was|is|\s)|N\s*=|(?:cells?|number of (?P<what>[a-z-]*\s?)cells|cell count|cell number)\s*(?:=|:|of|was|is))"
+    r"\b(?:n(?:_cells)?\s*(?:=|:|of|was|is|\s)|N\s*=|"
+    r"(?:cells?|number of (?P<what>[a-z-]*\s?)cells|cell count|cell number)\s*(?:=|:|of|was|is))"
     r"\s*(?P<n>\d[\d,]*)(?![\d.]*[.]\d)"
 )
 _CONTROL = re.compile(r"control|vehicle|untreated|dmso|mock|reference", re.IGNORECASE)
@@ -64,7 +69,8 @@ _CONTROL = re.compile(r"control|vehicle|untreated|dmso|mock|reference", re.IGNOR
 _SIGN = r"(?:[+-]\s?|(?:plus|minus|negative|positive)\s+)"
 _CUES = (
     r"(?:z[- ]?scores?|scores?|effects?(?:[- ]sizes?)?|log(?:2|_2|10)?[- ]?(?:fold[- ]?changes?|fc)|lfc|ln ?fc|"
-    r"(?:score |mean |standardi[sz]ed )?(?:changes?|shifts?|differences?|increases?|decreases?|reductions?|rises?|drops?|falls?|"
+    r"(?:score |mean |standardi[sz]ed )?(?:changes?|shifts?|differences?|increases?|decreases?|reductions?|rises?|"
+    r"drops?|falls?|"
     r"gains?|losses|loss)|deltas?|Δ|estimates?|beta|coefficients?|cohen's d|d)"
 )
 _VERBS = (
@@ -73,7 +79,10 @@ _VERBS = (
     r"climb(?:ed|s|ing)|declin(?:ed|es|ing)|induc(?:ed|es|ing)|suppress(?:ed|es|ing)|elevat(?:ed|es|ing)|boost(?:ed|s|ing)|"
     r"up|down|higher|lower|gain(?:ed|s)|lost|loses)"
 )
-_BETWEEN = r"(?:\s+(?:up|down|by|of|to|at|was|is|were|as|equal|came|reached|stood|a|an|the|value|amounts?|amounted|=|:))*\s*[=:(]?\s*"
+_BETWEEN = (
+    r"(?:\s+(?:up|down|by|of|to|at|was|is|were|as|equal|came|reached|stood|a|an|the|value|amounts?|amounted|=|:))*"
+    r"\s*[=:(]?\s*"
+)
 _VALUE = rf"(?P<sign>{_SIGN})?(?P<n>\d+(?:\.\d+)?)(?![\d]*(?:\s*%|-?\s?fold|[\w]))"
 _EFFECT_CUED = re.compile(rf"(?<![\w-])(?P<cue>{_CUES})(?![\w]){_BETWEEN}{_VALUE}", re.IGNORECASE)
 _MOVES = re.compile(rf"\b{_VERBS}\b", re.IGNORECASE)
@@ -82,14 +91,16 @@ _EFFECT_SIGNED = re.compile(
     rf"(?<![\w.)\d])(?P<sign>{_SIGN})(?P<n>\d+(?:\.\d+)?)(?![\d]*(?:\s*%|-?\s?fold|[\w]))", re.IGNORECASE
 )
 _EFFECT_UNIT = re.compile(
-    rf"(?<![\w.]){_VALUE}\s*(?:(?:control|vehicle)\s+)?(?:sd|s\.d\.|sds|standard deviations?|standard units|sigmas?|σ|z units)\b",
+    rf"(?<![\w.]){_VALUE}\s*(?:(?:control|vehicle)\s+)?"
+    r"(?:sd|s\.d\.|sds|standard deviations?|standard units|sigmas?|\u03c3|z units)\b",
     re.IGNORECASE,
 )
 _SE = re.compile(
     rf"(?:±|\+/-|\b(?:s\.?e\.?m?\.?|standard error|std\.? ?err(?:or)?)\b{_LINK})\s*(?P<n>\d+(?:\.\d+)?)", re.IGNORECASE
 )
 _INTERVAL = re.compile(
-    r"\b(?:\d+\s*%\s*)?(?:CI|confidence interval|interval|HDI)\b[\s:=,of(\[]*[+-]?\d+(?:\.\d+)?\s*(?:to|,|–|-|and)\s*[+-]?\d+(?:\.\d+)?[)\]]?",
+    r"\b(?:\d+\s*%\s*)?(?:CI|confidence interval|interval|HDI)\b"
+    r"[\s:=,of(\[]*[+-]?\d+(?:\.\d+)?\s*(?:to|,|\u2013|-|and)\s*[+-]?\d+(?:\.\d+)?[)\]]?",
     re.IGNORECASE,
 )
 
@@ -103,7 +114,8 @@ _DOWN = re.compile(
 )  # fmt: skip
 _NOT = re.compile(r"\b(?:not|rather than|instead of|never|no longer)\s+(?:been\s+)?(?:directly\s+)?\w+", re.IGNORECASE)
 _PREDICTED = re.compile(
-    r"\b(?:predict\w*|forecast\w*|imput(?:ed|ation)|simulat\w+|in[- ]silico|extrapolat\w+|computed from a model|modell?ed|"
+    r"\b(?:predict\w*|forecast\w*|imput(?:ed|ation)|simulat\w+|in[- ]silico|extrapolat\w+|computed from a model|"
+    r"modell?ed|"
     r"model estimates?|inferred)\b", re.IGNORECASE,
 )  # fmt: skip
 _MEASURED = re.compile(
@@ -163,15 +175,15 @@ def told_source(text: str) -> str:
 
 def plain_signs(text: str) -> str:
     """Return text with the typographic minus (and a dash before a digit) as a hyphen; no character moves."""
-    text = text.replace("−", "-").replace("µ", "μ")
-    return re.sub(r"(?<![\w\d])[–—](?=\d)", "-", text)
+    text = text.replace("\u2212", "-").replace("µ", "μ")
+    return re.sub(r"(?<![\w\d])[\u2013\u2014](?=\d)", "-", text)
 
 
 def _number(text: str) -> float:
     text = text.lower().strip()
     if text in _WORD_NUMBERS:
         return _WORD_NUMBERS[text]
-    text = re.sub(r"\s?[x×*]\s?10\^?", "e", text.replace(",", "").replace("−", "-"))
+    text = re.sub(r"\s?[x\u00d7*]\s?10\^?", "e", text.replace(",", "").replace("\u2212", "-"))
     return float(text)
 
 

@@ -1,26 +1,25 @@
 """Answers in the words of a page: one place that says what a card shows, for pages with and without a script."""
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cellgap.ask._answer import VERDICTS, Answer, Answers, Citation, Usage
-from cellgap.ask._passage import Passage
+from cellgap.ask._answer import VERDICTS, Answer, Answers, Usage
+from cellgap.report._source_view import FindEvidence, sources_view
 from cellgap.report._words import count
-
-FindEvidence = Callable[[str], Passage | Mapping[str, Any] | None]
-"""Returns the passage, or the values of the row, of an identifier; None where it is not at hand."""
 
 WORDS = dict(zip(VERDICTS, ("raises", "lowers", "no change", "mixed", "not tested", "insufficient"), strict=True))
 # Told apart by shape as well as by color and word.
 MARKS = dict(zip(VERDICTS, ("▲", "▼", "=", "↕", "○", "…"), strict=True))
 _CONFLICT = "The evidence under this condition disagrees: open the sources before you rely on it."
+# Flags that begin so tell what was looked at; every other one is a caution.
+_NOTES = re.compile(r"[\d,]+ (?:more with(?:out)? a call left out|readouts? (?:was|were) looked at)\b")
 _TRACED = 60
+_COMPARED, _MOST_COMPARED = 8, 12  # readouts side by side: from where on those without a call are left out, and at most
 
 
-def answers_view(answers: Answers, evidence: FindEvidence | None = None) -> dict[str, Any]:
+def answers_view(answers: Answers, evidence: FindEvidence | None = None, *, told_rule: str = "") -> dict[str, Any]:
     """Return what a page shows of `answers`, in plain values.
 
     Parameters
@@ -30,8 +29,13 @@ def answers_view(answers: Answers, evidence: FindEvidence | None = None) -> dict
     evidence
         Finds what a citation points to, so that its quote is shown where it stands, and the values of its row; None:
         quotes stand alone.
+    told_rule
+        When a row of a table counts as an effect, where the page tells it already; answers by the same rule are silent
+        about it.
     """
-    n, matters, shared = len(answers), _matters(answers), _shared(answers)
+    n, matters, rule = len(answers), _matters(answers), _rule(answers)
+    facts = [_facts(answer, rule) for answer in answers]
+    shared = [fact for fact in facts[0] if all(fact in other for other in facts[1:])] if n > 1 else []
     return {
         "question": answers.question,
         "said": _said(n),
@@ -40,8 +44,11 @@ def answers_view(answers: Answers, evidence: FindEvidence | None = None) -> dict
         "notices": [notice.text for notice in (*((answers.abstained,) if n else ()), *answers.degraded) if notice],
         "glance": _glance(answers),
         "matters": matters,
-        "shared": shared,
-        "cards": [_card(number, answer, evidence, matters is None, shared) for number, answer in enumerate(answers, 1)],
+        "shared": [*shared, *([("a row counts where", rule)] if rule and rule != told_rule else [])],
+        "cards": [
+            _card(number, answer, evidence, matters is None, [fact for fact in own if fact not in shared])
+            for number, (answer, own) in enumerate(zip(answers, facts, strict=True), 1)
+        ],
         "usage": usage_words(answers.usage),
         "trace": _trace(answers.trace),
     }
@@ -90,49 +97,72 @@ def _glance(answers: Answers) -> dict[str, Any] | None:
     """Return conditions by readouts, where there is something to compare."""
     if sum(bool(answer.verdict) for answer in answers) < 2:
         return None
-    readouts = list(dict.fromkeys(str(readout) for answer in answers for readout in answer.verdict))
+    verdicts = [{str(readout): verdict for readout, verdict in answer.verdict.items()} for answer in answers]
+    every = list(dict.fromkeys(readout for each in verdicts for readout in each))
+    readouts, left = _compared(every, verdicts)
     rows = []
-    for number, answer in enumerate(answers, 1):
-        chips = {str(readout): _chip(verdict) for readout, verdict in answer.verdict.items()}
-        rows.append({"number": number, "condition": answer.condition, "cells": [chips.get(r) for r in readouts]})
-    return {"readouts": readouts, "rows": rows}
+    for number, (answer, each) in enumerate(zip(answers, verdicts, strict=True), 1):
+        cells = [_chip(each[readout]) if readout in each else None for readout in readouts]
+        rows.append({"number": number, "condition": answer.condition, "cells": cells})
+    return {"readouts": readouts, "rows": rows, "left": left}
+
+
+def _compared(every: list[str], verdicts: Sequence[Mapping[str, str]]) -> tuple[list[str], str]:
+    """Return the readouts to show side by side, and what is said of those that are not."""
+    if len(every) <= _COMPARED:
+        return every, ""
+    quiet = [r for r in every if all(each.get(r, "no_change") == "no_change" for each in verdicts)]
+    called = [r for r in every if r not in quiet]
+    readouts = called[:_MOST_COMPARED] or quiet[:_COMPARED]
+    said = []
+    if len(called) > len(readouts):
+        said.append(f"{count(len(called) - len(readouts), 'further readout')} with a call")
+    if unseen := len(quiet) - sum(r in quiet for r in readouts):
+        said.append(f"{count(unseen, 'readout')} with no change under any condition")
+    return readouts, f"Left out here, and told in the answers below: {', '.join(said)}." if said else ""
 
 
 def _card(
-    number: int, answer: Answer, evidence: FindEvidence | None, own_gap: bool, shared: Sequence[Any]
+    number: int, answer: Answer, evidence: FindEvidence | None, own_gap: bool, facts: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
-    facts = [fact for fact in _facts(answer) if fact not in shared]
-    if answer.key is not None:
-        facts.insert(0, ("key", repr(answer.key)))
+    key = [] if answer.key is None else [("key", repr(answer.key))]
     measures = [_measure("Words found in its sources", answer.support)] if answer.citations else []
     if own_gap and answer.gap is not None:
         measures.append(_measure("How much the condition matters", answer.gap))
     return {
         "number": number,
         "condition": answer.condition,
-        "facts": facts,
+        "facts": [*key, *facts],
         "chips": [_chip(verdict, str(readout)) for readout, verdict in answer.verdict.items()],
         "text": answer.text,
-        "warnings": [*([_CONFLICT] if answer.conflict else []), *answer.flags],
-        "conflict": answer.conflict,
+        "remarks": _remarks(answer),
         "measures": measures,
-        "citations": [_citation(citation, evidence) for citation in answer.citations],
+        "citations": sources_view(answer.citations, evidence),
     }
 
 
-def _facts(answer: Answer) -> list[tuple[str, str]]:
-    """Return what else fixes the reading, without what its key says already."""
-    told = () if answer.key is None else answer.key.context
+def _remarks(answer: Answer) -> list[dict[str, str]]:
+    """Return what to bear in mind, what warns first."""
+    notes = [flag for flag in answer.flags if _NOTES.match(flag)]
+    cautions = [flag for flag in answer.flags if flag not in notes]
+    told = (("Conflict", [_CONFLICT] if answer.conflict else []), ("Caution", cautions), ("Note", notes))
+    return [{"kind": name.lower(), "name": name, "text": text} for name, texts in told for text in texts]
+
+
+def _rule(answers: Answers) -> str:
+    """Return when a row counts as an effect, where all answers that say so say the same."""
+    rules = {str(answer.attributes["rule"]) for answer in answers if answer.attributes.get("rule")}
+    return rules.pop() if len(rules) == 1 else ""
+
+
+def _facts(answer: Answer, rule: str) -> list[tuple[str, str]]:
+    """Return what else fixes the reading, without what is said elsewhere: by its key, by its verdicts, for all."""
+    told = [("rule", rule), *(() if answer.key is None else answer.key.context)]
+    readouts = str(answer.attributes.get("readout", ""))
+    if set(readouts.split(", ")) <= set(answer.verdict):
+        told.append(("readout", readouts))
     items = [(str(name), str(value)) for name, value in answer.attributes.items() if value]
     return [(name.replace("_", " "), value) for name, value in items if (name, value) not in told]
-
-
-def _shared(answers: Answers) -> list[tuple[str, str]]:
-    """Return what fixes all readings alike, to be told once."""
-    if len(answers) < 2:
-        return []
-    first, *rest = [_facts(answer) for answer in answers]
-    return [fact for fact in first if all(fact in facts for facts in rest)]
 
 
 def _measure(name: str, share: float) -> dict[str, Any]:
@@ -151,67 +181,10 @@ def _matters(answers: Answers) -> str | None:
         return None
     if gap == 0:
         return "The condition does not matter here: all of the evidence gives one call."
+    if gap < 0.01:
+        less = "less than 1 % of the evidence calls otherwise than the most frequent call"
+        return f"The condition hardly matters: {less}."
     return f"The condition matters: {100 * gap:.0f} % of the evidence calls otherwise than the most frequent call."
-
-
-def _citation(citation: Citation, evidence: FindEvidence | None) -> dict[str, Any]:
-    meta = [("From", citation.source)] if citation.source else []
-    if citation.span is not None:
-        meta.append(("Characters", f"{citation.span[0] + 1:,} to {citation.span[1]:,} of the passage"))
-    if citation.rows and citation.rows != (citation.source_id,):
-        meta.append(("Row" if len(citation.rows) == 1 else "Rows", ", ".join(citation.rows)))
-    meta.append(("Identifier", citation.source_id))
-    if citation.sha256:
-        meta.append(("SHA-256", citation.sha256))
-    found = evidence(citation.source_id) if evidence else None
-    changed = found is not None and bool(citation.sha256) and _digest(found) != citation.sha256
-    if changed:
-        found = None
-    return {
-        "label": str(citation.position) if citation.position else "",
-        "title": citation.title or citation.source_id,
-        "parts": _parts(citation, found.text if isinstance(found, Passage) else ""),
-        "cells": _cells(found) if isinstance(found, Mapping) else [],
-        "changed": changed,
-        "meta": meta,
-    }
-
-
-def _digest(found: Passage | Mapping[str, Any]) -> str:
-    """Return the digest that a citation of `found` holds."""
-    if isinstance(found, Passage):
-        return found.sha256
-    return hashlib.sha256(json.dumps(dict(found), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def _parts(citation: Citation, passage: str) -> list[tuple[bool, str]]:
-    """Return the text to show, cut where a mark starts or ends."""
-    quote, span = citation.quote, citation.span
-    if span is None:
-        return [(False, quote)]
-    first, last = span
-    if passage and passage[first:last] == quote:
-        return _cut(passage, first, last)
-    if last - first < len(quote) and 0 <= first < last <= len(quote):
-        return _cut(quote, first, last)  # The whole passage was quoted.
-    return [(True, quote)]
-
-
-def _cut(text: str, first: int, last: int) -> list[tuple[bool, str]]:
-    pieces = ((False, text[:first]), (True, text[first:last]), (False, text[last:]))
-    return [(marked, piece) for marked, piece in pieces if piece]
-
-
-def _cells(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values of a row, without those that are not known."""
-    told = ((str(name), _cell(value)) for name, value in values.items() if name != "row_id")
-    return [(name, value) for name, value in told if value]
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _trace(trace: Mapping[str, Any]) -> list[tuple[str, str]]:

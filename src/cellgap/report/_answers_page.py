@@ -8,7 +8,8 @@ from markupsafe import Markup
 from cellgap import __version__
 from cellgap.ask._answer import Answers
 from cellgap.errors import StorageError
-from cellgap.report._answer_view import FindEvidence, answers_view
+from cellgap.report._answer_view import answers_view
+from cellgap.report._source_view import FindEvidence
 from cellgap.report._template import environment, style
 
 

@@ -73,6 +73,11 @@ def _searched(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "encoder" in told:
         encoder = told["encoder"]
         rows.append(("sentence encoder", ("yes" if encoder else "no") if not isinstance(encoder, str) else encoder))
-    if told.get("rule") and told.get("tables"):
-        rows.append(("a row counts where", str(told["rule"])))
+    if rule := told_rule(told):
+        rows.append(("a row counts where", rule))
     return rows
+
+
+def told_rule(told: Mapping[str, Any]) -> str:
+    """Return when a row counts as an effect, where the head of the page tells it."""
+    return str(told["rule"]) if told.get("rule") and told.get("tables") else ""

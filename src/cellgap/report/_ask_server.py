@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from cellgap import __version__
 from cellgap.ask._answer import Answers
 from cellgap.errors import CellgapError, ConfigError
-from cellgap.report._answer_view import FindEvidence, answers_view
-from cellgap.report._ask_page import NOTHING, ServedPage
+from cellgap.report._answer_view import answers_view
+from cellgap.report._ask_page import NOTHING, ServedPage, told_rule
 from cellgap.report._ask_requests import Refused, hosts_of, question_in, refuse_foreign
+from cellgap.report._source_view import FindEvidence
 
 _SECONDS = 30.0  # in which a request has to arrive
 _LOG = logging.getLogger(__name__)
@@ -112,7 +113,9 @@ class AskServer(ThreadingHTTPServer):
             )
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 2**16:
             raise ConfigError(f"port has to be a whole number from 0 (any free one) to 65535, not {port!r}.")
-        self.page = ServedPage.of(asker.describe())
+        told = asker.describe()
+        self.page = ServedPage.of(told)
+        self._rule = told_rule(told)
         self._ask = asker.ask
         self._evidence: FindEvidence | None = getattr(asker, "evidence", None)
         self._one_at_a_time = threading.Lock()
@@ -134,7 +137,7 @@ class AskServer(ThreadingHTTPServer):
         """Return the answers to `question` as plain values, and under ``page`` what a page shows of them."""
         with self._one_at_a_time:  # an asker need not be fit for several threads at once
             answers = self._ask(question)
-            view = answers_view(answers, self._evidence)
+            view = answers_view(answers, self._evidence, told_rule=self._rule)
         return plain_json(answers.to_dict() | {"page": view})
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from cellgap.ask.bench._det1 import RecordScores
 from cellgap.ask.bench._journal import Journal
@@ -20,6 +21,24 @@ Item = tuple[Record, Sequence[Prediction]]
 Pairs = tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class JudgeScores:
+    """What a judge gave the outputs of one question; NaN where it failed.
+
+    Parameters
+    ----------
+    condition, answer
+        Every output against every gold; `condition` is None where it is not judged.
+    surplus_condition, surplus_answer
+        Outputs beyond the gold list against an empty reference, where that was asked for.
+    """
+
+    condition: Float[np.ndarray, "outputs golds"] | None
+    answer: Float[np.ndarray, "outputs golds"]
+    surplus_condition: tuple[float, ...] = ()
+    surplus_answer: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class Judged:
     """Judged scores by record, the null controls, and how many judgements there were.
@@ -30,12 +49,15 @@ class Judged:
         By record: ``judged_<kind>_strict`` and ``judged_<kind>_matched``; NaN where every judgement of it failed.
     pairs
         By record.
+    scores
+        By record, where all outputs were judged against all golds; else empty.
     """
 
     values: tuple[dict[str, float], ...]
     pairs: tuple[Pairs, ...]
     controls: tuple[NullControl, ...]
     counts: dict[str, int]
+    scores: tuple[JudgeScores, ...] = ()
 
 
 class Panel:
@@ -63,7 +85,14 @@ class Panel:
         line = {name: value for name, value in self.journal.lines[key].items() if name != "id"}
         return Judgement(**line)
 
-    def run(self, items: Sequence[Item], base: Sequence[RecordScores], kinds: Sequence[str], pairing: str) -> Judged:
+    def run(
+        self,
+        items: Sequence[Item],
+        base: Sequence[RecordScores],
+        kinds: Sequence[str],
+        pairing: str,
+        surplus: bool = False,
+    ) -> Judged:
         """Return the judged scores of records.
 
         Parameters
@@ -71,8 +100,11 @@ class Panel:
         base
             Scores of the deterministic judge, whose pairs are judged unless `pairing` is ``"judge"``: then every
             output is judged against every gold, and paired in the order of outputs as the benchmark's paper does.
+        surplus
+            Whether outputs beyond the gold list are judged against an empty reference too.
         """
-        values, paired, said = [], [], []
+        values, paired, said, matrices = [], [], [], []
+        extra: list[Judgement] = []
         for (record, got), scores in zip(items, base, strict=True):
             n, m = len(got), len(record.golds)
             cells = [(i, j) for i in range(n) for j in range(m)] if pairing == "judge" else scores.pairs
@@ -88,19 +120,29 @@ class Panel:
                 found[f"judged_{kind}_strict"] = mean * len(pairs) / max(n, m)
                 found[f"judged_{kind}_matched"] = mean
             values.append(found)
+            beyond = {kind: self._beyond(kind, record, got) if surplus else [] for kind in kinds}
+            extra += [judgement for some in beyond.values() for judgement in some]
+            if pairing == "judge":
+                matrices.append(_matrices(grids, beyond, n, m))
         controls = tuple(self._control(kind, items) for kind in kinds)
+        said += extra
         failures = Counter(f"failed ({j.failure})" for j in said if j.score is None)
         counts = {
             "calls": len(said),
+            **({"of them against nothing": len(extra)} if surplus else {}),
             "valid": sum(j.score is not None for j in said),
             "with token probabilities": sum(j.probabilities for j in said),
             "control_calls": sum(c.n_empty + c.n_shuffled + c.n_self + c.failed for c in controls),
         } | dict(sorted(failures.items()))
-        return Judged(tuple(values), tuple(paired), controls, counts)
+        return Judged(tuple(values), tuple(paired), controls, counts, tuple(matrices))
 
     def _pair(self, kind: str, record: Record, got: Sequence[Prediction], cell: tuple[int, int]) -> Judgement:
         i, j = cell
         return self.ask(f"{record.id}|{kind}|{i}|{j}", kind, record, _of(got[i], kind), _of(record.golds[j], kind))
+
+    def _beyond(self, kind: str, record: Record, got: Sequence[Prediction]) -> list[Judgement]:
+        places = range(len(record.golds), len(got))
+        return [self.ask(f"{record.id}|{kind}|{i}|nothing", kind, record, _of(got[i], kind), "") for i in places]
 
     def _control(self, kind: str, items: Sequence[Item]) -> NullControl:
         """Return what the judge gives for nothing: outputs (then golds) against no and against foreign references."""
@@ -133,6 +175,20 @@ class Panel:
             means.append(float(np.mean(valid)) if valid else None)
             counts.append(len(valid))
         return NullControl(kind, means[0], means[1], means[2], counts[0], counts[1], counts[2], failed)
+
+
+def _matrices(
+    grids: Mapping[str, Mapping[tuple[int, int], Judgement]], beyond: Mapping[str, Sequence[Judgement]], n: int, m: int
+) -> JudgeScores:
+    full = {}
+    for kind, grid in grids.items():
+        full[kind] = np.array([[_score(grid[i, j]) for j in range(m)] for i in range(n)], float).reshape(n, m)
+    extra = {kind: tuple(map(_score, some)) for kind, some in beyond.items()}
+    return JudgeScores(full.get("condition"), full["answer"], extra.get("condition", ()), extra["answer"])
+
+
+def _score(judgement: Judgement) -> float:
+    return float("nan") if judgement.score is None else judgement.score
 
 
 def _paired(grids: dict[str, dict[tuple[int, int], Judgement]], record: Record, got: Sequence[Prediction]) -> Pairs:

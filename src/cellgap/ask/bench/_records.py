@@ -8,13 +8,13 @@ import gzip
 import hashlib
 import json
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cellgap.ask._passage import Passage
+from cellgap.ask.bench._lines import objects, unpacked
 from cellgap.errors import ConfigError, DataError
 
 REVISIONS: Mapping[str, str] = {
@@ -180,10 +180,10 @@ def load(path: str | Path, split: str | None = None) -> tuple[Record, ...]:
     if split is not None and split not in SPLITS:
         raise ConfigError(f"split is one of {', '.join(map(repr, SPLITS))} or None, found {split!r}.")
     path = Path(path)
-    data, dataset = _read(path)
+    data, dataset = _named(path)
     records = []
     seen: dict[str, str] = {}
-    for where, raw in _objects(data, path):
+    for where, raw in objects(data, path):
         record = Record.of(raw, where, dataset)
         if record.id in seen:
             raise DataError(f"{where} has the id {record.id!r}, which {seen[record.id]} has already: ids are unique.")
@@ -212,40 +212,11 @@ def save(records: Sequence[Record], path: str | Path) -> None:
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def _read(path: Path) -> tuple[bytes, str]:
-    try:
-        packed = path.read_bytes()
-        data = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
+def _named(path: Path) -> tuple[bytes, str]:
+    packed, data = unpacked(path)
     digests = [hashlib.sha256(part).hexdigest() for part in (packed, data)]
     known = [REVISIONS[digest] for digest in digests if digest in REVISIONS]
     return data, known[0] if known else f"{path.name} (sha256 {digests[0][:16]})"
-
-
-def _objects(data: bytes, path: Path) -> list[tuple[str, Any]]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {error.start}): expected a JSON array or JSON lines."
-        ) from None
-    if text.lstrip()[:1] == "[":
-        return [(f"{path}, record {i}", item) for i, item in enumerate(_parsed(text, str(path)), 1)]
-    # Not splitlines: text in JSON may hold the line separators of Unicode.
-    lines = [(f"{path}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    return [(where, _parsed(line, where)) for where, line in lines]
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({error}): expected a JSON array or JSON lines.") from None
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _gold(raw: Any, n_passages: int, where: str) -> Gold:

@@ -14,7 +14,9 @@ from cellgap.ask._answer import Notice, Usage
 from cellgap.ask.bench._bootstrap import intervals
 from cellgap.ask.bench._det1 import RecordScores
 from cellgap.ask.bench._judge import NullControl
+from cellgap.ask.bench._judging import JudgeScores
 from cellgap.ask.bench._predictions import Prediction
+from cellgap.ask.bench._published_run import PublishedRun
 from cellgap.errors import ConfigError
 from cellgap.gap import Gap
 
@@ -88,6 +90,10 @@ class BenchResult:
         What the answers cost; what an earlier, interrupted run paid is included.
     stopped
         Why the run ended before the last record; empty where it did not.
+    judge_scores
+        By record: what a judge that reads gave all outputs against all golds (``pairing="judge"``); else empty.
+    rescored
+        The run as the benchmark's paper scores it, where that was asked for (``compat``).
     """
 
     system: str
@@ -107,6 +113,8 @@ class BenchResult:
     pairs: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     stopped: str = ""
+    judge_scores: Mapping[str, JudgeScores] = field(default_factory=dict)
+    rescored: PublishedRun | None = None
 
     @property
     def attempted(self) -> int:
@@ -178,6 +186,18 @@ class BenchResult:
             rows.append((metric, self._judge_of(metric), value, low, high, floor, corrected, floor_of, n))
         return pd.DataFrame(rows, columns=pd.Index(_COLUMNS))
 
+    def published(self) -> pd.DataFrame:
+        """Return the scores as the benchmark's paper computes them; see ``PublishedRun.table``.
+
+        Raises
+        ------
+        ConfigError
+            The run was not asked for them.
+        """
+        if self.rescored is None:
+            raise ConfigError('This run has no published scores: ask for them with run(..., compat="v1" or "v2").')
+        return self.rescored.table()
+
     def _coverage(self) -> float:
         """Return the mean share of pairs among outputs and golds, whichever are more."""
         outputs = self.scores["outputs"].to_numpy(float)
@@ -209,6 +229,7 @@ class BenchResult:
             "degraded": dict(self.degraded),
             "judged": dict(self.judged),
             "controls": [vars(control) for control in self.controls],
+            "published": None if self.rescored is None else self.rescored.to_dict(),
             "table": table.where(table.notna(), None).to_dict("records"),
             "scores": {
                 str(key): {str(metric): None if math.isnan(v) else v for metric, v in row.items()}
@@ -231,7 +252,8 @@ class BenchResult:
             three = zip(("empty", "shuffled", "self"), (c.empty, c.shuffled, c.self_reference), strict=True)
             means = ", ".join(f"{name} {'none valid' if v is None else f'{v:.3f}'}" for name, v in three)
             lines.append(f"null control of {c.metric}: {means} ({c.n_empty}, {c.n_shuffled}, {c.n_self} judgements)")
-        return "\n".join((*lines, _printed(self.table())))
+        lines.append(_printed(self.table()))
+        return "\n".join(lines if self.rescored is None else (*lines, str(self.rescored)))
 
 
 def compare(a: BenchResult, b: BenchResult, metrics: Sequence[str] | None = None) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from cellgap.ask.bench._journal import Journal, replace
 from cellgap.ask.bench._judge import KINDS, Judge, as_judge
 from cellgap.ask.bench._judging import Judged, Panel
 from cellgap.ask.bench._predictions import Prediction, predictions_of
+from cellgap.ask.bench._published_run import check_compat, published_run
 from cellgap.ask.bench._records import Record
 from cellgap.ask.bench._result import BenchResult, RecordResult, frame_of, save_text
 from cellgap.ask.bench._systems import PROTOCOLS, System, floor_predictions, named_system
@@ -33,6 +34,7 @@ def run(
     folder: str | Path | None = None,
     judge: Any = "det-1",
     pairing: str = "det-1",
+    compat: str | None = None,
     k_max: int | None = 3,
     encoder: Encoder | None = None,
     client: Any = None,
@@ -60,6 +62,9 @@ def run(
     pairing
         What a judge that reads is asked for: the pairs of ``"det-1"`` (or ``"lex-1"``), or with ``"judge"`` all outputs
         against all golds as the benchmark's paper does.
+    compat
+        ``"v1"`` or ``"v2"``: also the scores of that revision of the benchmark's paper (``published``). Needs a judge
+        that reads and ``pairing="judge"``; for v1 it judges outputs beyond the gold list against an empty reference.
     k_max
         Most answers of a question, further ones are left out; None takes as many as there are. ``given`` has one for
         each gold condition.
@@ -87,6 +92,7 @@ def run(
     """
     records = tuple(records)
     _check(records, protocol, k_max, workers, pairing)
+    check_compat(compat, protocol, judge, pairing)
     base, reader = _judges(judge, pairing, encoder)
     if isinstance(system, str):
         system = named_system(
@@ -99,6 +105,8 @@ def run(
             f"The system {system.name!r} was made for {system.protocol!r} with k_max={system.k_max}, the run is "
             f"{protocol!r} with k_max={k_max}."
         )
+    if system.check is not None:
+        system.check(records)
     folder = None if folder is None else Path(folder)
     digest = _digest([record.to_dict() for record in records])
     _claim(folder, system, digest, records)
@@ -113,11 +121,14 @@ def run(
     floors = [(record, floor_predictions("random", record, protocol=protocol)) for record, _ in items]
     scored = base.score_all([*items, *floors])
     scores, floor = scored[: len(items)], scored[len(items) :]
-    judged = None if reader is None else _judge_all(reader, folder, items, scores, protocol, pairing)
+    judged = None if reader is None else _judge_all(reader, folder, items, scores, protocol, pairing, compat)
     frame = frame_of(scores, protocol)
     for k, values in enumerate(judged.values if judged else ()):
         for name, value in values.items():
             frame.loc[results[k].id, name] = value
+    published = None
+    if compat is not None and judged is not None and reader is not None:
+        published = published_run(items, judged.scores, compat=compat, protocol=protocol, judge=reader.name)
     result = BenchResult(
         system=system.name,
         versions=system.versions,
@@ -133,6 +144,8 @@ def run(
         floor=frame_of(floor, protocol),
         controls=judged.controls if judged else (),
         judged=judged.counts if judged else {},
+        judge_scores={r.id: s for r, s in zip(results, judged.scores, strict=True)} if judged and judged.scores else {},
+        rescored=published,
         pairs={r.id: p for r, p in zip(results, judged.pairs if judged else [s.pairs for s in scores], strict=True)},
         usage=_total(costs, {result.id for result in results}),
         stopped=stopped,
@@ -157,6 +170,8 @@ def _answer(
         if isinstance(said, Exception):
             kind, message = type(said).__name__, str(said)
             line: dict[str, Any] = {"status": "failed", "predictions": [], "notice": [kind, message], "degraded": []}
+        elif isinstance(said, Notice):
+            line = {"status": "failed", "predictions": [], "notice": [said.code, said.text], "degraded": []}
         elif isinstance(said, Answers) and _out_of_budget(said):
             return f"the budget is spent, {done} of {len(records)} records are answered"
         else:
@@ -238,10 +253,11 @@ def _judge_all(
     scores: Sequence[RecordScores],
     protocol: str,
     pairing: str,
+    compat: str | None,
 ) -> Judged:
     path = None if folder is None else folder / f"judged-{_digest(dict(reader.versions))}.jsonl"
     kinds = KINDS if protocol in ("conditions", "open") else ("answer",)
-    return Panel(reader, Journal(path)).run(items, scores, kinds, pairing)
+    return Panel(reader, Journal(path)).run(items, scores, kinds, pairing, surplus=compat == "v1")
 
 
 def _judge_versions(base: Scorer, reader: Judge | None, pairing: str) -> dict[str, str]:

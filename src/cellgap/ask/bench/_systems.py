@@ -40,19 +40,22 @@ class System:
     protocol, k_max
         That `answer` was made for.
     answer
-        Record to ``Answers`` or predictions; an error of cellgap makes a failed record.
+        Record to ``Answers`` or predictions; a ``Notice`` or an error of cellgap makes a failed record.
     versions
         What has to be the same for two runs to be one (package, weights, model, prompt).
     bounded
         Whether at most `k_max` of its outputs are kept. Not so for floors that know how many readings there are.
+    check
+        Called with the records of a run before the first question; raises where they cannot be answered.
     """
 
     name: str
     protocol: str
     k_max: int | None
-    answer: Callable[[Record], Answers | Sequence[Any]]
+    answer: Callable[[Record], Answers | Sequence[Any] | Notice]
     versions: Mapping[str, str] = field(default_factory=dict)
     bounded: bool = True
+    check: Callable[[Sequence[Record]], None] | None = None
 
 
 def named_system(

@@ -45,7 +45,37 @@
       const cells = row.cells.map((cell) => make("td", {}, cell ? chip(cell, true) : make("span", { class: "none" }, "–")));
       return make("tr", {}, make("th", { scope: "row" }, link), cells);
     });
-    return region("glance", "All conditions at a glance", make("table", {}, make("thead", {}, head), make("tbody", {}, rows)));
+    const table = make("table", {}, make("thead", {}, head), make("tbody", {}, rows));
+    return [region("glance", "All conditions at a glance", table), view.left && make("p", { class: "left" }, view.left)];
+  }
+
+  function closes(made, head) {
+    made.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !made.open) return;
+      made.open = false;
+      head.focus();
+      event.stopPropagation();
+    });
+    return made;
+  }
+
+  function cells(line, columns) {
+    if (line.cells) return line.cells.map((cell, i) => make("td", columns[i].number ? { class: "n" } : {}, cell));
+    const changed = line.changed && [make("b", { class: "changed" }, "This row has changed since it was cited; it said:"), " "];
+    return make("td", { class: "words", colspan: String(columns.length) }, changed || [], make("span", {}, line.quote));
+  }
+
+  function rows(cited) {
+    const head = make("summary", {},
+      make("span", { class: "title" }, cited.title, cited.source ? [", ", make("span", { class: "from" }, cited.source)] : []));
+    const columns = cited.columns.map((one) => make("th", one.number ? { scope: "col", class: "n" } : { scope: "col" }, one.name));
+    const lines = cited.lines.map((line) =>
+      make("tr", {}, cells(line, cited.columns),
+        make("td", { class: "id" }, make("code", { title: line.identifier }, line.short))));
+    const table = make("table", {},
+      make("thead", {}, make("tr", {}, columns, make("th", { scope: "col" }, "row"))), make("tbody", {}, lines));
+    return closes(make("details", { class: "cite rows" }, head, make("div", { class: "inside" },
+      cited.equal.length > 0 && pairs("facts", cited.equal), region("lines", cited.title, table))), head);
   }
 
   function citation(cite) {
@@ -56,22 +86,12 @@
       cite.changed && make("p", { class: "changed" }, "This has changed since it was cited; below is what it said."), said,
       cite.cells.length > 0 && twoColumns("row", cite.cells),
       make("dl", { class: "meta" }, cite.meta.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])));
-    const made = make("details", { class: "cite" }, head, inside);
-    made.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !made.open) return;
-      made.open = false;
-      head.focus();
-      event.stopPropagation();
-    });
-    return made;
+    return closes(make("details", { class: "cite" }, head, inside), head);
   }
 
   function card(one) {
     const named = `condition-${one.number}`;
-    const warned = one.warnings.map((text, i) => {
-      const conflict = one.conflict && i === 0;
-      return make("li", conflict ? { class: "conflict" } : {}, make("b", {}, conflict ? "Conflict:" : "Caution:"), " ", text);
-    });
+    const remarks = one.remarks.map((each) => make("li", { class: each.kind }, make("b", {}, `${each.name}:`), " ", each.text));
     const measured = one.measures.map((each) =>
       make("div", {}, make("dt", {}, each.name), make("dd", {}, each.value),
         each.share !== null &&
@@ -81,10 +101,10 @@
       one.facts.length > 0 && pairs("facts", one.facts),
       one.chips.length > 0 && make("ul", { class: "chips" }, one.chips.map((each) => make("li", {}, chip(each, false)))),
       make("p", { class: "text" }, one.text),
-      warned.length > 0 && make("ul", { class: "warnings" }, warned),
+      remarks.length > 0 && make("ul", { class: "remarks" }, remarks),
       measured.length > 0 && make("dl", { class: "measures" }, measured),
       make("div", { class: "sources" },
-        make("h4", {}, one.citations.length ? "Sources" : "No source: nothing near was found"), one.citations.map(citation)));
+        make("h4", {}, one.citations.length ? "Sources" : "No source: nothing near was found"), one.citations.map((each) => (each.kind === "rows" ? rows(each) : citation(each)))));
   }
 
   const box_of = (cls, lead, text) =>
@@ -102,7 +122,7 @@
         make("ul", { class: "notices", "aria-label": "Notices" }, view.notices.map((text) => make("li", {}, text))),
       view.matters && make("p", { class: "matters" }, view.matters),
       view.shared.length > 0 && pairs("facts", view.shared),
-      view.glance && glance(view.glance),
+      ...(view.glance ? glance(view.glance) : []),
       view.cards.length > 0 && make("div", { class: "cards" }, view.cards.map(card)),
       make("div", { class: "account" }, pairs("usage", view.usage), how),
     ].filter(Boolean);
