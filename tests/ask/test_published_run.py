@@ -1,11 +1,12 @@
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cellgap.ask._passage import Passage
-from cellgap.ask.bench import Gold, Prediction, Record, balanced, load, run, save
+from cellgap.ask.bench import BenchResult, Gold, Prediction, PublishedRun, Record, balanced, load, run, save
 from cellgap.errors import ConfigError, OfflineMiss
 
 CONDITION = [[0.7, 0.2], [0.4, 0.5], [0.3, 0.3]]
@@ -51,12 +52,17 @@ class Graded:
         return math.nan if (got, expected) in self.fails else WORTH.get((got, expected), 0.0)
 
 
-def scored(compat: str | None, judge=None, records=None, system=outputs, **kwargs):
-    given = dict(judge=judge or Graded(), pairing="judge", compat=compat, encoder=Encoder())
+def scored(compat: str | None, judge=None, records=None, system=outputs, **kwargs) -> BenchResult:
+    given: dict[str, Any] = dict(judge=judge or Graded(), pairing="judge", compat=compat, encoder=Encoder())
     return run(records or [record()], system, **(given | kwargs))
 
 
-def values(result) -> dict[str, list[float]]:
+def paper(result: BenchResult) -> PublishedRun:
+    assert result.rescored is not None
+    return result.rescored
+
+
+def values(result: BenchResult) -> dict[str, list[float]]:
     table = result.published().set_index("scores")
     return {str(name): row[["condition", "answer", "citation"]].tolist() for name, row in table.iterrows()}
 
@@ -76,7 +82,7 @@ def test_a_run_reproduces_the_scores_of_the_paper(tmp_path):
     )
     assert v1.published().loc[0, ["n_pairs", "n_questions", "failed_judgements"]].tolist() == [3, 1, 0]
     assert table.loc["raw", ["compat", "protocol", "judge", "n_pairs"]].tolist() == ["v2", "conditions", v2.judge, 2]
-    assert v2.rescored.questions["p7"].pairs == ((0, 0), (1, 1)) == v2.pairs["p7"]
+    assert paper(v2).questions["p7"].pairs == ((0, 0), (1, 1)) == v2.pairs["p7"]
     assert (v2.judge_scores["p7"].condition == CONDITION).all() and (v2.judge_scores["p7"].answer == ANSWER).all()
     assert (v1.judge_scores["p7"].surplus_condition, v1.judge_scores["p7"].surplus_answer) == ((0.25,), (0.2,))
 
@@ -136,16 +142,16 @@ def test_questions_that_the_paper_has_no_rule_for_are_left_out_there_alone():
     records = [record(name) for name in ("good", "bad", "none")]
     v2 = scored("v2", judge, records, system)
     assert values(v2)["raw"] == pytest.approx([0.6, 0.5, 0.75])
-    assert (v2.rescored.failed, v2.rescored.silent) == ({"bad": 1}, ("none",))
+    assert (paper(v2).failed, paper(v2).silent) == ({"bad": 1}, ("none",))
     assert v2.published()["failed_judgements"].tolist() == [1, 1] and len(v2.scores) == 3
     assert "left out: questions with failed judgements 1 (1 judgements), without an output 1" in str(v2)
     assert v2.judged["failed (a score outside [0, 1])"] == 1
     # v1 does not look at that pair.
     v1 = scored("v1", judge, records, system)
-    assert v1.rescored.failed == {} and v1.published().loc[0, "n_pairs"] == 6
+    assert paper(v1).failed == {} and v1.published().loc[0, "n_pairs"] == 6
     # ... but at the surplus.
     lost = scored("v1", Graded(fails=(("answer 2", ""),)))
-    assert lost.rescored.failed == {"p7": 1} and lost.published()[["condition", "answer"]].isna().all(axis=None)
+    assert paper(lost).failed == {"p7": 1} and lost.published()[["condition", "answer"]].isna().to_numpy().all()
 
 
 @pytest.mark.parametrize(("protocol", "pairs"), [("rag", 2), ("given", 2), ("closed", 3)])

@@ -1,5 +1,8 @@
 """Answers with everything that a page has to show, and with text that would like to be more than text."""
 
+import dataclasses
+import hashlib
+import json
 import threading
 from typing import Any
 
@@ -33,8 +36,28 @@ def from_row() -> Citation:
     )
 
 
+def line(number: int, **more: Any) -> dict[str, Any]:
+    """Return the values of a row of a screen, all rows of which share treatment, cell line and source."""
+    same = {"treatment": "vorinostat", "cell_line": "A549", "source": "measured", "model": "", "se": None}
+    own = {"readout": f"gene{number}", "dose": 1000.0, "unit": "nM", "time_h": 24.0 * (1 + number % 2)}
+    return same | own | {"effect": -0.0612345, "q": 4.27e-32, "n_cells": 100.0 + number, "row_id": f"l{number}"} | more
+
+
+LINES = {f"l{number}": line(number, readout=HOSTILE if number == 2 else f"gene{number}") for number in range(12)}
+GONE, CHANGED = "l3", "l4"
+
+
+def from_line(number: int) -> Citation:
+    """Return the citation of a row; one is not at hand any more, and one has changed since."""
+    values = LINES[f"l{number}"]
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    said = f"vorinostat in A549: {values['readout']} score -0.06."
+    return Citation(f"l{number}", f"screen row l{number}", said, rows=(f"l{number}",), source="s.csv", sha256=digest)
+
+
 def evidence(identifier: str) -> Any:
-    return {PASSAGE.id: PASSAGE, "r1": ROW}.get(identifier)
+    at_hand = {k: v for k, v in LINES.items() if k != GONE} | {CHANGED: line(4, effect=9.0)}
+    return ({PASSAGE.id: PASSAGE, "r1": ROW} | at_hand).get(identifier)
 
 
 def several(question: str = "Does vorinostat induce apoptosis?") -> Answers:
@@ -46,8 +69,10 @@ def several(question: str = "Does vorinostat induce apoptosis?") -> Answers:
             {"apoptosis score": "raises", "G2M score": "lowers"}, gap=0.375,
         ),
         Answer(
-            "In A549 cells after 24 h", "It does not change the apoptosis score.", (from_row(),), 0.94, None, RULE,
-            {"apoptosis score": "no_change", "G2M score": "mixed"}, True, ("Extrapolation: never seen there.",), 0.375,
+            "In A549 cells after 24 h", "It does not change the apoptosis score.", (*map(from_line, range(1, 5)),), 0.94,
+            None, RULE,
+            {"apoptosis score": "no_change", "G2M score": "mixed"}, True,
+            ("1,148 more without a call left out.", "Extrapolation: never seen there."), 0.375,
         ),
         Answer(
             "In MCF7 cells after 72 h", "Not tested.", (), 0.0, None, RULE,
@@ -63,6 +88,14 @@ def several(question: str = "Does vorinostat induce apoptosis?") -> Answers:
         (Notice("no_encoder", f"Ranked by words alone {HOSTILE}."),), Usage(3, 1, 2, 4210, 388, True, None, 1.25),
         {"read_as": {"treatment": "vorinostat"}, "retrieved": [{"title": HOSTILE, "score": 0.81234}], "omitted": ()},
     )  # fmt: skip
+
+
+def many(question: str = "What does vorinostat do to many genes?") -> Answers:
+    """Return answers with more readouts than fit side by side, and a row of a table for each."""
+    quiet = {f"gene{number}": "no_change" for number in range(12)}
+    first = Answer("In A549 cells", "It does little.", (*map(from_line, range(12)),), 1.0, None, RULE, quiet, gap=0.004)
+    called = quiet | {"gene7": "raises", "gene9": "mixed"}
+    return Answers(question, (first, dataclasses.replace(first, condition="In K562 cells", verdict=called)))
 
 
 class FakeAsker:
@@ -92,4 +125,4 @@ class FakeAsker:
             raise ConfigError("k_max has to be 1 or more,\nnot 0.")
         if "broken" in question:
             raise ZeroDivisionError("a secret of the inside")
-        return several(question)
+        return many(question) if "many" in question else several(question)

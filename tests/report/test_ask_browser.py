@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from answers_to_show import HOSTILE, LONG, PASSAGE, QUOTE, FakeAsker, evidence, several
+from answers_to_show import HOSTILE, LONG, PASSAGE, QUOTE, FakeAsker, evidence, many, several
 
 from cellgap.report._answers_page import write_answers
 from cellgap.report._ask_server import AskServer
@@ -125,6 +125,23 @@ def test_asking_by_keyboard_alone(visit):
     assert opened.count() == 0
 
 
+def test_the_rows_of_a_table_open_and_close_by_keyboard(visit):
+    one = visit()
+    one.ask("What of many genes?")
+    page = one.page
+    opened = page.locator("details.rows[open]")
+    assert page.locator("details.cite").count() == 2, "twelve rows each"
+    page.locator("details.rows summary").first.focus()
+    one.press("Enter")
+    assert opened.count() == 1 and opened.locator("tbody tr").count() == 12
+    assert opened.locator("code").nth(5).get_attribute("title").startswith("l5, SHA-256 ")
+    one.press("Tab")
+    assert one.focused("getAttribute('role')") == "region", "a wide table can be scrolled by keyboard"
+    assert one.focused("getAttribute('aria-label')") == "12 rows of screen, 1 of them changed since"
+    one.press("Escape")
+    assert opened.count() == 0 and one.focused("tagName") == "SUMMARY"
+
+
 def test_hostile_text_stays_text(visit, asker):
     one = visit()
     one.ask(f"Why {HOSTILE}")
@@ -233,10 +250,20 @@ def test_a_phone_shows_it_without_scrolling_sideways(visit, scheme):
     )
     assert wide == []
     # Words are told from what is behind them: at least 4.5 to 1 (WCAG 2.2, 1.4.3).
-    for selector in (".card .text", ".card .under", ".said", ".chip b", ".cite .meta dd", ".ask .hint", ".submit"):
+    for selector in (
+        ".card .text",
+        ".card .under",
+        ".said",
+        ".chip b",
+        ".cite .meta dd",
+        ".ask .hint",
+        ".submit",
+        *QUIET,
+    ):
         assert page.evaluate(CONTRAST, selector) >= 4.5, selector
 
 
+QUIET = (".remarks .note", ".cite .from", ".lines .id code", ".lines .changed")
 CONTRAST = """selector => {
   const channels = color => {
     const pad = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
@@ -253,13 +280,15 @@ CONTRAST = """selector => {
 }"""
 
 
-def test_the_page_and_the_file_show_the_same(visit, tmp_path):
+@pytest.mark.parametrize("made", [several, many])
+def test_the_page_and_the_file_show_the_same(visit, tmp_path, made):
     one = visit()
-    one.ask(QUESTION)
+    question = made().question
+    one.ask(question)
     outline = """root => [...document.querySelector(root).querySelectorAll('*')].filter(e => e.tagName !== 'DIV')
       .map(e => e.tagName + '.' + e.className + '|' + (e.children.length ? '' : e.textContent))"""
     live = one.page.evaluate(outline, "#answers")
-    path = write_answers(several(QUESTION), tmp_path / "page.html", evidence=evidence)
+    path = write_answers(made(question), tmp_path / "page.html", evidence=evidence)
     two = Visit(one.context.browser, path.as_uri())
     filed = two.page.evaluate(outline, "main section")
     assert two.complaints == [] and two.requests == [path.as_uri()]

@@ -7,7 +7,20 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from answers_to_show import HOSTILE, LONG, PASSAGE, QUOTE, ROW, evidence, from_passage, from_row, several
+from answers_to_show import (
+    HOSTILE,
+    LINES,
+    LONG,
+    PASSAGE,
+    QUOTE,
+    RULE,
+    evidence,
+    from_line,
+    from_passage,
+    from_row,
+    many,
+    several,
+)  # fmt: skip
 
 from cellgap.ask._answer import VERDICTS, Answer, Answers, Citation, Notice, Usage
 from cellgap.ask._effect_table import EffectTable
@@ -45,14 +58,16 @@ def test_the_page_of_answers_shows_everything(tmp_path):
         "Does vorinostat induce apoptosis?", "4 answers, each under its own condition", "In K562 cells after 24 h",
         "raises apoptosis score", "lowers G2M score", "no change apoptosis score", "mixed G2M score",
         "not tested apoptosis score", "insufficient G2M score", "Caution: Extrapolation", "Conflict:",
+        "Note: 1,148 more", "4 rows of screen, 1 of them changed since, s.csv",
         "38 % of the evidence calls otherwise", "No source", "1 retry among them", "2 replies", "about 4,210 sent",
         "unknown: no price", "The budget of 3 requests is used up", "Ranked by words alone", "vorinostat@10uM",
         "read as: treatment vorinostat", "score 0.8123", "43 to 106 of the passage", "1.34", LONG,
     ):  # fmt: skip
         assert wanted in text, wanted
     plain(page)
-    assert page.count("&lt;img src=x") == 3 and page.count('<article class="card"') == 4
-    assert f"<mark>{QUOTE}</mark>" in page and page.count('<details class="cite">') == 4
+    assert page.count("&lt;img src=x") == 4 and page.count('<article class="card"') == 4
+    assert f"<mark>{QUOTE}</mark>" in page and page.count('<details class="cite">') == 3
+    assert text.count("q &lt;= 0.05") == 1 and text.count("a row counts where") == 1, "the rule is told once"
     assert "row_id" not in text and ">se<" not in page, "what is not known is not shown"
     assert write_answers(several(), tmp_path / "two.html", evidence=evidence).read_text() == page
     with pytest.raises(StorageError, match="is a folder"):
@@ -102,6 +117,8 @@ def test_gaps_are_told_once_where_all_are_equal():
     assert view(0.5)["cards"][0]["measures"] == [
         {"name": "Words found in its sources", "share": "0.500", "value": "50 %"}
     ]
+    assert view(0.01)["matters"].startswith("The condition matters: 1 %")
+    assert view(0.0099)["matters"].startswith("The condition hardly matters: less than 1 % of the evidence")
     apart = view(0.5, 0.2)
     assert apart["matters"] is None and [card["measures"][1]["value"] for card in apart["cards"]] == ["50 %", "20 %"]
     assert view(None)["matters"] is None and view(math.nan)["matters"] is None
@@ -112,10 +129,67 @@ def test_what_fixes_all_readings_alike_is_told_once():
     common = {"cell_line": "K562", "rule": "q <= 0.05", "model": ""}
     answers = [Answer("c", "t", (), 1.0, key, common | {"time_h": time}) for time in ("24", "72")]
     view = answers_view(Answers("q", tuple(answers)))
-    assert view["shared"] == [("rule", "q <= 0.05")]
+    assert view["shared"] == [("a row counts where", "q <= 0.05")]
     assert [card["facts"][1:] for card in view["cards"]] == [[("time h", "24")], [("time h", "72")]]
     alone = answers_view(Answers("q", tuple(answers[:1])))
-    assert alone["shared"] == [] and ("rule", "q <= 0.05") in alone["cards"][0]["facts"]
+    assert alone["shared"] == view["shared"] and ("model", "") not in alone["cards"][0]["facts"]
+    other = dataclasses.replace(answers[0], attributes={"rule": "q <= 0.01"})
+    text = dataclasses.replace(answers[0], attributes={})
+    for told, given, wanted in (
+        ("q <= 0.05", answers, []), ("q <= 0.1", answers, view["shared"]), ("", [answers[0], text], view["shared"]),
+        ("q <= 0.05", [answers[0], other], []),
+    ):  # fmt: skip
+        assert answers_view(Answers("q", tuple(given)), told_rule=told)["shared"] == wanted
+    differ = answers_view(Answers("q", (answers[0], other)), told_rule="q <= 0.05")["cards"]
+    assert [dict(card["facts"])["rule"] for card in differ] == ["q <= 0.05", "q <= 0.01"]
+
+
+def test_readouts_are_told_once_as_verdicts_or_as_a_fact():
+    def facts(verdict):
+        answer = Answer("c", "t", (), 1.0, attributes={"readout": "b, a"}, verdict=verdict)
+        return answers_view(Answers("q", (answer,)))["cards"][0]["facts"]
+
+    assert facts({"a": "raises", "b": "lowers"}) == [] and facts({"a": "raises"}) == [("readout", "b, a")]
+
+
+def test_what_warns_is_told_from_what_is_worth_knowing():
+    notes = (
+        "150 readouts were looked at; the one with the largest effect is told.", "148 more without a call left out.",
+        "1,148 more with a call left out.", "1 more without a call left out.",
+    )  # fmt: skip
+    cautions = (
+        "extrapolation: dose", "All of this is predicted, nothing of it was measured.", "something new",
+        "3 of 8 rows have fewer than 20 cells, and no call.", "not in the cited evidence: 148 more", "148 morello",
+    )  # fmt: skip
+    answer = Answer("c", "t", (), 1.0, conflict=True, flags=(*notes, *cautions))
+    remarks = answers_view(Answers("q", (answer,)))["cards"][0]["remarks"]
+    assert [r["name"] for r in remarks] == ["Conflict"] + ["Caution"] * 6 + ["Note"] * 4, "what warns comes first"
+    assert tuple(r["text"] for r in remarks[1:]) == (*cautions, *notes)
+
+
+def test_many_readouts_are_compared_where_there_is_something_to_compare():
+    def glance(*verdicts):
+        answers = [Answer("c", "t", (), 1.0, attributes=RULE, verdict=verdict) for verdict in verdicts]
+        return answers_view(Answers("q", tuple(answers)))["glance"]
+
+    found = answers_view(many())["glance"]
+    assert found["readouts"] == ["gene7", "gene9"]
+    assert found["left"] == (
+        "Left out here, and told in the answers below: 10 readouts with no change under any condition."
+    )
+    assert [[cell["verdict"] for cell in row["cells"]] for row in found["rows"]] == [
+        ["no_change", "no_change"], ["raises", "mixed"]
+    ]  # fmt: skip
+    quiet = {f"g{i}": "no_change" for i in range(9)}
+    few = glance(dict(list(quiet.items())[:8]), {"g0": "no_change"})
+    assert len(few["readouts"]) == 8 and few["left"] == "", "eight fit"
+    still = glance(quiet, {"g0": "no_change"})
+    assert len(still["readouts"]) == 8 and "1 readout with no change" in still["left"]
+    untested = glance(quiet, {"g5": "not_tested"})
+    assert untested["readouts"] == ["g5"], "that nothing was tested there is worth a column"
+    loud = glance({f"g{i}": "raises" for i in range(20)}, {"g0": "lowers"})
+    assert len(loud["readouts"]) == 12 and loud["left"].endswith("below: 8 further readouts with a call.")
+    assert loud["rows"][1]["cells"][1] is None
 
 
 def test_a_quote_is_marked_where_it_stands_and_only_there():
@@ -143,14 +217,59 @@ def test_the_values_of_a_row_are_those_that_were_cited():
     table = EffectTable.of(frame, name="screen")
     values = {str(table.frame["row_id"].iat[i]): table.values(i) for i in range(2)}
     answer = Answer("c", "t", (table.cite(0), table.cite(1)), 1.0)
-    first, second = answers_view(Answers("q", (answer,)), values.get)["cards"][0]["citations"]
-    assert dict(first["cells"])["effect"] == "1.5" and dict(second["cells"])["q"] == "0.5"
-    assert dict(first["cells"])["cell_line"] == "K562" and "dose" not in dict(first["cells"])
-    assert not first["changed"]
+    alone = dataclasses.replace(answer, citations=answer.citations[:1])
+
+    def shown(one):
+        (found,) = answers_view(Answers("q", (one,)), values.get)["cards"][0]["citations"]
+        return found
+
+    first, both = shown(alone), shown(answer)
+    assert dict(first["cells"])["effect"] == "1.5" and dict(first["cells"])["cell_line"] == "K562"
+    assert "dose" not in dict(first["cells"]) and not first["changed"]
+    assert both["title"] == "2 rows of screen" and [column["name"] for column in both["columns"]] == ["effect", "q"]
+    assert [one["cells"] for one in both["lines"]] == [["1.5", "0.01"], ["0.1", "0.5"]]
+    assert {("readout", "x"), ("treatment", "a"), ("cell line", "K562"), ("cells", "40")} <= set(both["equal"])
     values[table.cite(0).source_id]["effect"] = 9.0
-    first, _ = answers_view(Answers("q", (answer,)), values.get)["cards"][0]["citations"]
+    first, both = shown(alone), shown(answer)
     assert first["changed"] and first["cells"] == [] and "1.5" in first["parts"][0][1]
-    assert "r1" in ROW["row_id"]
+    assert both["title"] == "2 rows of screen, 1 of them changed since"
+    changed, kept = both["lines"]
+    assert changed["changed"] and changed["cells"] is None and "1.5" in changed["quote"]
+    assert not kept["changed"] and kept["cells"] == ["0.1"], "what all rows at hand have in common is told above"
+
+
+def test_the_rows_of_one_table_are_one_table(tmp_path):
+    path = tmp_path / "a.html"
+    (card, _) = answers_view(many(), evidence)["cards"]
+    (cited,) = card["citations"]
+    assert [(column["name"], column["number"]) for column in cited["columns"]] == [
+        ("readout", False), ("time", True), ("effect", True), ("cells", True)
+    ]  # fmt: skip
+    assert cited["equal"] == [
+        ("treatment", "vorinostat"), ("dose", "1000 nM"), ("cell line", "A549"), ("q", "4.27e-32"),
+        ("source", "measured"),
+    ]  # fmt: skip
+    assert cited["lines"][1]["cells"] == ["gene1", "48 h", "-0.06123", "101"]
+    assert [i for i, one in enumerate(cited["lines"]) if one["cells"] is None] == [3, 4]
+    assert [i for i, one in enumerate(cited["lines"]) if one["changed"]] == [4]
+    page = write_answers(many(), path, evidence=evidence).read_text()
+    plain(page)
+    assert page.count('<details class="cite') == 2 and page.count('title="l5, SHA-256 ') == 2
+    assert "12 rows of screen, 1 of them changed since, s.csv" in text_of(page)
+    assert "This row has changed since it was cited; it said: vorinostat in A549: gene4" in text_of(page)
+    page = write_answers(many(), path).read_text()
+    assert text_of(page).count("what was cited row") == 2 and page.count('<td class="words" colspan="1">') == 24
+    assert "has changed" not in page.partition("</style>")[2]
+
+
+def test_rows_of_other_tables_and_passages_stand_apart():
+    other = dataclasses.replace(from_line(5), source="two.csv")
+    read_in_text = dataclasses.replace(from_passage(), rows=("l1",))
+    cited = (from_line(0), from_passage(), other, from_line(1), read_in_text, from_row())
+    found = answers_view(Answers("q", (Answer("c", "t", cited, 1.0),)), evidence)["cards"][0]["citations"]
+    assert [one["kind"] for one in found] == ["rows", "one", "one", "one", "one"]
+    assert [one["short"] for one in found[0]["lines"]] == ["l0", "l1"] and found[0]["source"] == "s.csv"
+    assert ("From", "two.csv") in found[2]["meta"] and LINES["l5"]["readout"] in dict(found[2]["cells"]).values()
 
 
 # ---- the benchmark ----

@@ -13,17 +13,20 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pandas as pd
 import pytest
 from answers_to_show import HOSTILE, FakeAsker, several
 
+from cellgap import Asker
+from cellgap.ask import Corpus, EffectTable
 from cellgap.errors import ConfigError
 from cellgap.report._ask_page import LONGEST_QUESTION
 from cellgap.report._ask_requests import LONGEST_BODY, hosts_of
-from cellgap.report._ask_server import AskServer, plain_json, serve
+from cellgap.report._ask_server import Askable, AskServer, plain_json, serve
 
 
 @contextmanager
-def served(asker: FakeAsker, **where) -> Iterator[AskServer]:
+def served(asker: Askable, **where) -> Iterator[AskServer]:
     server = AskServer(asker, **where)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -125,6 +128,29 @@ def test_a_question_is_answered_as_plain_values_and_as_what_a_page_shows(server,
     assert marked == [told["answers"][0]["citations"][1]["quote"]]
     status, told = ask(server, {"question": "nothing is known"})
     assert status == 200 and told["answers"] == [] and told["page"]["not_answered"].startswith("No passage")
+
+
+def test_the_asker_itself_is_served():
+    pytest.importorskip("bm25s", reason="bm25s is not installed")
+    doses = {"drug": "trametinib", "cell_line": "A549", "dose_nM": [10, 100, 1000], "readout": "DUSP6"}
+    frame = pd.DataFrame(doses | {"effect": [-0.3, -1.8, -2.1], "q": [0.4, 0.001, 1e-9], "n_cells": [310, 290, 305]})
+    said = "In A549 cells trametinib lowered DUSP6 strongly."
+    passages = Corpus.of([{"title": "Note", "text": f"We treated cells. {said} It rained."}])
+    asker = Asker(tables=EffectTable.of(frame, name="screen"), corpus=passages, retriever="bm25")
+    with served(asker) as server:
+        page = request(server, "GET", "/")[2].decode()
+        status, told = ask(server, {"question": "What does trametinib do to DUSP6 in A549?"})
+    assert status == 200 and "a row counts where <b>abs(effect) &gt;= 1" in page
+    (card,) = told["page"]["cards"]
+    assert card["chips"][0]["verdict"] == "lowers" and not told["page"]["shared"] and "rule" not in dict(card["facts"])
+    rows, passage = card["citations"]
+    assert rows["title"] == "3 rows of screen" and not any(one["changed"] for one in rows["lines"])
+    assert [column["name"] for column in rows["columns"]] == ["dose", "effect", "q", "cells"]
+    assert [one["cells"] for one in rows["lines"]] == [
+        ["10 nM", "-0.3", "0.4", "310"], ["100 nM", "-1.8", "0.001", "290"], ["1000 nM", "-2.1", "1e-09", "305"]
+    ]  # fmt: skip
+    assert passage["title"] == "Note" and [text for marked, text in passage["parts"] if marked] == [said]
+    assert len(passage["parts"]) == 3, "it is marked where it stands"
 
 
 def test_only_this_computer_by_its_own_names(server):

@@ -294,8 +294,10 @@ class _Route:
             if finding.disagrees:
                 parts.setdefault(finding.disagrees, []).append(self._name(finding.treatment, finding.readout))
         flags = [f"The evidence on {_some(names)} disagrees ({said})." for said, names in parts.items()]
-        flags += [f"extrapolation: {text}" for text in self.rows.values("extrapolates", at)]
-        if self.rows.values("source", at) == ["predicted"]:
+        sources = self.rows.values("source", at)
+        what = "extrapolation" if sources == ["predicted"] else "extrapolation of the predicted rows"
+        flags += [f"{what}: {text}" for text in self.rows.values("extrapolates", at)]
+        if sources == ["predicted"]:
             flags.append("All of this is predicted, nothing of it was measured.")
         few = sum(int(self.rows["call"][i]) == _FEW for i in at)
         if few:

@@ -14,7 +14,7 @@ FindEvidence = Callable[[str], Passage | Mapping[str, Any] | None]
 """Returns the passage, or the values of the row, of an identifier; None where it is not at hand."""
 
 _SHORT = 8  # characters of an identifier that is shown whole elsewhere
-_LAST = ("time_h", "effect", "se", "q", "n_cells", "n_control", "source", "dataset", "model", "extrapolates")
+_LAST = ("time_h", "effect", "q", "se", "n_cells", "n_control", "source", "dataset", "model", "extrapolates")
 _NAMES = {"time_h": "time", "n_cells": "cells", "n_control": "control cells", "extrapolates": "extrapolation"}
 _WORDS_ALONE = {"name": "what was cited", "number": False}
 _NUMBERS = frozenset({"dose", "time_h", "effect", "se", "q", "n_cells", "n_control"})
@@ -168,6 +168,6 @@ def _written(name: str, row: Mapping[str, Any]) -> str:
     if not isinstance(value, float) or not math.isfinite(value):
         return _cell(value)
     digits = {"se": 2, "q": 3, "effect": 4}.get(name, 6)
-    text = f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.{digits}g}"
+    text = f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.{digits}g}"
     unit = {"dose": str(row.get("unit") or ""), "time_h": "h"}.get(name, "")
     return f"{text} {unit}".rstrip()
