@@ -69,8 +69,8 @@ def several(question: str = "Does vorinostat induce apoptosis?") -> Answers:
             {"apoptosis score": "raises", "G2M score": "lowers"}, gap=0.375,
         ),
         Answer(
-            "In A549 cells after 24 h", "It does not change the apoptosis score.", (*map(from_line, range(1, 5)),), 0.94,
-            None, RULE,
+            "In A549 cells after 24 h", "It does not change the apoptosis score.", (*map(from_line, range(1, 5)),),
+            0.94, None, RULE,
             {"apoptosis score": "no_change", "G2M score": "mixed"}, True,
             ("1,148 more without a call left out.", "Extrapolation: never seen there."), 0.375,
         ),

@@ -20,7 +20,7 @@ from answers_to_show import (
     from_row,
     many,
     several,
-)  # fmt: skip
+)
 
 from cellgap.ask._answer import VERDICTS, Answer, Answers, Citation, Notice, Usage
 from cellgap.ask._effect_table import EffectTable

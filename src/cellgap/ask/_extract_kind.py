@@ -35,13 +35,17 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
         r"|\bhow long ago\b"
         r"|\b(?:year|date) of\b|\b(?:release|publication|birth|death|founding|opening|foundation)[- ](?:year|date)\b")),
     ("size", re.compile(
-        r"\bhow\s+(?:big|large|long|tall|high|deep|wide|heavy|fast|far|old|many|much|often|small|populous|great)\b"
-        r"|\b(?:what|which)(?:\s+is|\s+was|'s)?\s+(?:the\s+)?(?:\w+\s+)?(?:size|length|height|area|population|number|distance|"
-        r"depth|width|weight|elevation|altitude|extent|age|capacity|amount)\b")),
+        r"\bhow\s+(?:big|large|long|tall|high|deep|wide|broad|thick|heavy|fast|far|close|old|many|much|often|small|populous|"
+        r"extensive|great)\b"
+        r"|\bwhat(?:\s+is|\s+was|'s)?\s+(?:the\s+)?(?:\w+\s+)?(?:size|length|height|area|population|number|distance|depth|"
+        r"width|weight|elevation|altitude|extent|age|capacity|amount|dimensions)\b"
+        r"|\b(?:size|length|height|population|number|distance|depth|width|weight|elevation|altitude|extent|capacity|amount|"
+        r"dimensions) of\b")),
     ("person", re.compile(
         r"\bwho(?:m|se)?\b|\b(?:what|which)\s+(?:\w+\s+)?(?:person|man|woman|author|writer|director|artist|composer|designer|"
-        r"singer|actor|actress|player|athlete|inventor|founder|creator|scientist|president|king|queen|winner)\b"
-        r"|\b(?:author|writer|director|artist|composer|designer|singer|inventor|founder|creator|president|winner)s? "
+        r"singer|actor|actress|player|athlete|inventor|founder|creator|scientist|president|king|queen|winner|champion|"
+        r"competitor|victor)\b"
+        r"|\b(?:author|writer|director|artist|composer|designer|singer|inventor|founder|creator|president|winner|champion)s? "
         r"of\b")),
     ("place", re.compile(
         r"\bwhere\b|\b(?:what|which)\s+(?:\w+\s+)?(?:town|city|country|place|state|village|region|province|location|"
