@@ -264,10 +264,10 @@ def test_the_rows_of_one_table_are_one_table(tmp_path):
 
 def test_rows_of_other_tables_and_passages_stand_apart():
     other = dataclasses.replace(from_line(5), source="two.csv")
-    read_in_text = dataclasses.replace(from_passage(), rows=("l1",))
-    cited = (from_line(0), from_passage(), other, from_line(1), read_in_text, from_row())
+    read_in_text = [dataclasses.replace(from_passage(), rows=(row,), position=0) for row in ("l1", "l2")]
+    cited = (from_line(0), from_passage(), other, from_line(1), *read_in_text, from_row())
     found = answers_view(Answers("q", (Answer("c", "t", cited, 1.0),)), evidence)["cards"][0]["citations"]
-    assert [one["kind"] for one in found] == ["rows", "one", "one", "one", "one"]
+    assert [one["kind"] for one in found] == ["rows", "one", "one", "one", "one", "one"]
     assert [one["short"] for one in found[0]["lines"]] == ["l0", "l1"] and found[0]["source"] == "s.csv"
     assert ("From", "two.csv") in found[2]["meta"] and LINES["l5"]["readout"] in dict(found[2]["cells"]).values()
 

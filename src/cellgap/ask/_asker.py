@@ -238,7 +238,8 @@ class Asker(AbstractContextManager["Asker"]):
     def _index(self) -> Index | None:
         if self.corpus is None or isinstance(self.corpus, Index):
             return self.corpus
-        return Index.build(self.corpus, self._encoder)
+        # A search by words alone does not pay for vectors.
+        return Index.build(self.corpus, None if self.retriever == "bm25" else self._encoder)
 
     @cached_property
     def _client(self) -> ChatClient:

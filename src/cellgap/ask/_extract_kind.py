@@ -45,15 +45,16 @@ _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
         r"\bwho(?:m|se)?\b|\b(?:what|which)\s+(?:\w+\s+)?(?:person|man|woman|author|writer|director|artist|composer|designer|"
         r"singer|actor|actress|player|athlete|inventor|founder|creator|scientist|president|king|queen|winner|champion|"
         r"competitor|victor)\b"
-        r"|\b(?:author|writer|director|artist|composer|designer|singer|inventor|founder|creator|president|winner|champion)s? "
-        r"of\b")),
+        r"|\b(?:author|writer|director|artist|composer|designer|singer|inventor|founder|creator|president|winner|"
+        r"champion)s? of\b")),
     ("place", re.compile(
         r"\bwhere\b|\b(?:what|which)\s+(?:\w+\s+)?(?:town|city|country|place|state|village|region|province|location|"
         r"district|county|continent|street)\b|\b(?:setting|location|whereabouts) of\b")),
 )  # fmt: skip
 _YEAR = re.compile(r"\b(?:1\d{3}|20\d{2})\b(?!\s*(?:%|[a-z]*met|[a-z]*gram|cells|people|inhabitants))")
 _DATE = re.compile(
-    r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?\s+\d|\d\s+(?:January|February|March|April|May|June|July|August|"
+    r"\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?\s+\d"
+    r"|\d\s+(?:January|February|March|April|May|June|July|August|"
     r"September|October|November|December)\b|\b\d{1,2}th century\b"
 )
 _QUANTITY = re.compile(r"(?<![\w.])\d[\d,.]*(?:\s*%|\s*-?\s*(?:[a-z]{2,}|[kcmμn]?m[²³2]?|km|ft|kg|ha|mi)\b)")
