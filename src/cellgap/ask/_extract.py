@@ -104,10 +104,9 @@ def extract(
     if not usable:
         text = "Every passage gives orders instead of telling something." if len(passages) else "There are no passages."
         return Answers(question, (), Notice("no_evidence", text), degraded, trace=trace)
-    if conditions is None:
-        rows = answer_from_text(question, passages)
-        if rows is not None:
-            return replace(rows, trace=trace | dict(rows.trace) | {"route": "rows in text"})
+    rows = answer_from_text(question, passages) if conditions is None else _rows_under(question, conditions, passages)
+    if rows is not None:
+        return replace(rows, trace=trace | dict(rows.trace) | {"route": "rows in text"})
     known = [stored[i] for i in usable] if stored is not None else []
     given = np.array(known, float) if known and all(score is not None for score in known) else None
     if given is None and any(score is not None for score in known):
@@ -131,6 +130,18 @@ def extract(
         text = "No passage has a word or the sense of the question."
         return Answers(question, (), Notice("no_evidence", text), degraded, trace=trace)
     return Answers(question, tuple(answers), None, degraded, trace=trace)
+
+
+def _rows_under(question: str, conditions: Sequence[str], passages: Sequence[Passage]) -> Answers | None:
+    """Return what rows in the passages say under each condition; None unless each narrows them to one answer."""
+    made: list[Answer] = []
+    for condition in conditions:
+        found = answer_from_text(f"{question} {condition}", passages)
+        tested = [a for a in found or () if set(a.verdict.values()) != {"not_tested"}]
+        if len(tested) != 1:
+            return None
+        made.append(replace(tested[0], condition=condition))
+    return Answers(question, tuple(made), trace={"conditions": len(made)}) if made else None
 
 
 _NO_ENCODER = (
