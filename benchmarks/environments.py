@@ -116,6 +116,13 @@ JAX_PRIVACY = Peer(
     " assert i.version('jax-privacy') == '2.0.0'",
 )
 
+SENTENCE = Peer(
+    name="sentence",
+    requirements=("sentence-transformers==6.2.0", "torch==2.13.0", "numpy"),
+    variable="CELLGAP_SENTENCE_PYTHON",
+    probe="import torch, sentence_transformers",
+)
+
 
 def _has(python: str | Path, peer: Peer) -> bool:
     run = subprocess.run([str(python), "-c", peer.probe], env=environment(), capture_output=True)
