@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from bars import Barfrom children import run_child, say, table
+from bars import Bar
+from children import run_child, say, table
 from environments import SENTENCE, peer_python
 
 PARTS_OF_NAMES = "ba bre cin dor fel gan hal jor kel lum mar nov oss pel quin rov sal tas ul vel wick xan yor zet"
