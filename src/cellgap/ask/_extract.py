@@ -14,7 +14,7 @@ from jaxtyping import Float
 from cellgap.ask import _relevance as relevance
 from cellgap.ask._answer import Answer, Answers, Citation, Notice
 from cellgap.ask._extract_cite import cite_passage
-from cellgap.ask._extract_groups import defines, grouped, lists_readings
+from cellgap.ask._extract_groups import bears_name, defines, grouped, lists_readings
 from cellgap.ask._extract_kind import could_answer, kind_of, names_in, says
 from cellgap.ask._passage import Passage
 from cellgap.ask._relevance import Encoder, Sentence
@@ -31,6 +31,8 @@ _NAMESAKE = 0.5
 # What it is worth that a sentence holds a date where one is asked for; less than most differences of cosines.
 _KIND = 0.1
 _PASSAGE = 0.3
+# A second sentence from another passage has to be worth this share of the first.
+_NEAR = 0.85
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class _Ranked:
     sentences: tuple[Sentence, ...]
     worth: Float[np.ndarray, " sentences"]
     fits: tuple[bool, ...]
+    named: tuple[str, ...]
+    kind: str
     encoder: Encoder | None
 
     def vectors(self, which: Sequence[int]) -> Float[np.ndarray, "n dim"] | None:
@@ -207,7 +211,7 @@ def _ranked(
     kind = kind_of(question)
     fits = tuple(could_answer(kind, s.text, named) for s in sentences)
     worth = likeness + _PASSAGE * np.array([scores[s.passage] for s in sentences])
-    return _Ranked(asked, scores, tuple(sentences), worth + _KIND * np.array(fits, float), fits, encoder)
+    return _Ranked(asked, scores, tuple(sentences), worth + _KIND * np.array(fits, float), fits, named, kind, encoder)
 
 
 def _answers(
@@ -228,7 +232,8 @@ def _answers(
     # A page that only lists readings ranks high, and would hold all others off.
     groups = told or groups
     best = max(float(ranked.scores[g[0]]) for g in groups)
-    groups = [g for g in groups if ranked.scores[g[0]] >= RHO * best]
+    # Pages that bear the very name asked for are its readings, whatever words else they share with the question.
+    groups = [g for g in groups if ranked.scores[g[0]] >= RHO * best or bears_name(passages[g[0]].title, ranked.named)]
     fitting = {s.passage for fit, s in zip(ranked.fits, ranked.sentences, strict=True) if fit}
     groups = [g for g in groups if not fitting.isdisjoint(g)] or groups
     kept = groups[:k_max]
@@ -244,12 +249,19 @@ def _answer(
     mine = [k for k, sentence in enumerate(ranked.sentences) if sentence.passage in group]
     chosen: list[int] = []
     for k in sorted(mine, key=lambda k: (-ranked.worth[k], k)):
-        if len(chosen) < _SENTENCES and not any(_same(ranked, k, other) for other in chosen):
+        if len(chosen) < _SENTENCES and not any(_same(ranked, k, c) or _adrift(ranked, k, c) for c in chosen):
             chosen.append(k)
     chosen.sort()
     text = " ".join(ranked.sentences[k].text for k in chosen)
     citations = _citations([ranked.sentences[k] for k in chosen], passages, places)
     return Answer(condition or _condition(ranked, group, mine, passages), text, citations, support=1.0)
+
+
+def _adrift(ranked: _Ranked, one: int, best: int) -> bool:
+    """Return whether a sentence of another passage adds nothing to one that has what is asked for (a date, a name)."""
+    if ranked.kind == "" or not ranked.fits[best] or ranked.sentences[one].passage == ranked.sentences[best].passage:
+        return False
+    return not ranked.fits[one] or bool(ranked.worth[one] < _NEAR * ranked.worth[best])
 
 
 def _same(ranked: _Ranked, one: int, other: int) -> bool:

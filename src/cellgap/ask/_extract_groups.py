@@ -9,11 +9,14 @@ from jaxtyping import Float
 
 from cellgap.ask._passage import Passage
 from cellgap.ask._relevance import Encoder, Sentence
+from cellgap.ask._words import words
 
 _TOGETHER = 0.6
 _LISTS_READINGS = re.compile(
     r"\b(?:may|can|might|could)\s+(?:also\s+)?(?:refer|mean)\b|\bmay stand for\b", re.IGNORECASE
 )
+
+_QUALIFIER = re.compile(r"\([^()]*\)|\b(?:1\d{3}|20\d{2})\b")
 
 
 def grouped(passages: Sequence[Passage], positions: Sequence[int], encoder: Encoder | None) -> list[list[int]]:
@@ -37,6 +40,12 @@ def lists_readings(passage: Passage) -> bool:
     return passage.title.casefold().rstrip().endswith("(disambiguation)") or (
         _LISTS_READINGS.search(passage.text[:120]) is not None
     )
+
+
+def bears_name(title: str, named: Sequence[str]) -> bool:
+    """Return whether a title is what the question names, apart from what is in brackets and from a year."""
+    bare = words(_QUALIFIER.sub(" ", title))
+    return any(bare == words(_QUALIFIER.sub(" ", name)) for name in named) and bool(bare)
 
 
 def defines(sentence: Sentence, title: str) -> bool:

@@ -69,7 +69,11 @@ def named_treatments(asked: Sequence[Item], statements: Sequence[Statement]) -> 
             # What the question makes of a word counts as much as what the statements do, which are many.
             own[asked[k].low] = surplus.get(asked[k].low, 0.0) + 2.0 * len(statements) * role
     # Of several words in the question, those that stand about as the surest one does (a comparison has two).
-    own = {w: s for w, s in own.items() if s > 0 and s >= max(own.values()) / 3}
+    best_own = max(own.values(), default=0.0)
+    if best_own == 0 and len(own) > 1 and list(own.values()).count(0.0) == 1:
+        # No word tells, but all others stand as readouts do.
+        own = {w: 1.0 for w, s in own.items() if s == 0}
+    own = {w: s for w, s in own.items() if s > 0 and s >= best_own / 3}
     beside: Counter[str] = Counter()
     apart: Counter[str] = Counter()
     stands: Counter[tuple[str, str]] = Counter()

@@ -26,6 +26,8 @@ LINES = frozenset(
 )
 _TOKEN = re.compile(r"[^\W_]+(?:[-'\u2019./+][^\W_]+)*[+]?|[^\s\w]")
 _SUFFIX = re.compile(r"(?<=.)-(?:treated|exposed|induced|stimulated|dosed)$", re.IGNORECASE)
+# The letters of "SKX 220".
+_CODE = re.compile(r"[A-Z]{2,5}")
 _LINE_SHAPE = re.compile(r"(?=[^\W_]*[A-Z])[A-Z0-9][^\W_]*(?:[-/.][A-Z0-9][^\W_]*)*$")
 
 _FUNCTION = frozenset(
@@ -202,7 +204,21 @@ def items_of(sentence: str) -> list[Item]:
             named = low not in _FUNCTION and low not in _GENERIC and any(map(str.isalpha, part))
             if part:
                 found.append((start + at, Item("word", part, low, named and (len(part) > 1 or part.isupper()))))
-    return [item for _, item in sorted(found, key=itemgetter(0))]
+    return _with_numbers(sorted(found, key=itemgetter(0)))
+
+
+def _with_numbers(found: Sequence[tuple[int, Item]]) -> list[Item]:
+    """Return the pieces in order, a code and the number one space behind it as one name: "SKX 220" is not "SKX 202"."""
+    made: list[Item] = []
+    end = -1
+    for start, item in found:
+        last = made[-1] if made else _NOTHING
+        if start == end + 1 and item.text.isdecimal() and last.bears and _CODE.fullmatch(last.text):
+            made[-1] = Item("word", f"{last.text} {item.text}", f"{last.low} {item.text}", True)
+        else:
+            made.append(item)
+        end = start + len(item.text)
+    return made
 
 
 def cell_lines(sentences: Iterable[Sequence[Item]], not_lines: frozenset[str]) -> frozenset[str]:
@@ -244,7 +260,9 @@ def runs(items: Sequence[Item], apart: frozenset[str] = frozenset()) -> list[tup
     for k, item in enumerate(items):
         # "cell" alone is no name, and part of "cell death".
         opens = item.low == "cell" and k + 1 < len(items) and items[k + 1].bears and items[k + 1].low not in apart
-        if not (item.bears or opens) or item.low in apart:
+        # "droplet count" is what an image is measured by; "count" alone is no name.
+        counted = item.low == "count" and k > 0 and items[k - 1].bears and bool(found) and found[-1][1] == k
+        if not (item.bears or opens or counted) or item.low in apart:
             continue
         if item.low in ("response", "responses") and k + 1 < len(items) and items[k + 1].low == "to":
             continue
@@ -291,14 +309,18 @@ def readout_role(items: Sequence[Item], first: int, end: int) -> float:
 
 
 def asked_role(items: Sequence[Item], first: int, end: int) -> float:
-    """Return 1 where the words at [first, end) of a question stand as its treatment does, -1 as its readout, else 0."""
+    """Return 1 where the words at [first, end) of a question stand as its treatment does, -1 as its readout, else 0.
+
+    To open the question is half a reason for a treatment.
+    """
     before2, before, after, _ = _around(items, first, end)
     happens = before.low == "to" and before2.low in _HAPPENS
     if before.low in DIRECTIONS or before.low in _ASKED_OF or after.low in _PASSIVE or happens:
         return -1.0
     doses = after.kind == "dose" or before.kind == "dose"
     treating = before.low in _TREATING or after.low in _TREATING or after.low in ("do", "does", "did", "have", "has")
-    return 1.0 if doses or treating or before.low in _ASKED_BY or after.low in DIRECTIONS or first == 0 else 0.0
+    sure = doses or treating or before.low in _ASKED_BY or after.low in DIRECTIONS
+    return 1.0 if sure else 0.5 if first == 0 else 0.0
 
 
 def asked_roles(items: Sequence[Item], spans: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
@@ -308,9 +330,9 @@ def asked_roles(items: Sequence[Item], spans: Sequence[tuple[int, int]]) -> dict
     """
     found = {span: asked_role(items, *span) for span in spans}
     if len(found) == 1:
-        return {span: role or 1.0 for span, role in found.items()}
+        return {span: role if role < 0 else 1.0 for span, role in found.items()}
     if -1.0 in found.values() and 1.0 not in found.values():
-        return {span: role or 1.0 for span, role in found.items()}
+        return {span: role if role < 0 else 1.0 for span, role in found.items()}
     if 1.0 in found.values() and -1.0 not in found.values():
         return {span: role or -1.0 for span, role in found.items()}
     return found

@@ -56,7 +56,7 @@ _P = re.compile(
 _FDR_PERCENT = re.compile(rf"(?P<n>{_NUM})\s*(?:%|percent)\s*(?:FDR|false[- ]discovery[- ]rate)", re.IGNORECASE)
 
 _CELLS = re.compile(
-    r"(?<![\w.+\-])(?:n\s*=\s*)?(?P<n>\d[\d,]*)\s+(?P<what>(?:[a-z][\w-]*\s+){0,2}?)(?:cells?|nuclei|profiles)\b",
+    r"(?<![\w.+\-])(?:n\s*=\s*)?(?P<n>\d+(?:,\d{3})*)\s+(?P<what>(?:[a-z][\w-]*\s+){0,2}?)(?:cells?|nuclei|profiles)\b",
     re.IGNORECASE,
 )
 _CELLS_EQ = re.compile(
@@ -104,13 +104,14 @@ _INTERVAL = re.compile(
     re.IGNORECASE,
 )
 
+# Not their kin in names: a droplet, an enhancer, a reductase, a suppressor.
 _UP = re.compile(
-    r"\b(?:rais\w+|increas\w+|elevat\w+|induc(?:ed|es|ing)|boost\w*|rose|rises?|climb\w*|up|higher|gains?|gained|enhanc\w+|"
+    r"\b(?:rais\w+|increas\w+|elevat\w+|induc(?:ed|es|ing)|boost\w*|rose|rises?|climb\w*|up|higher|gains?|gained|enhanc(?:e|es|ed|ing|ement)|"
     r"activat(?:ed|es)|upregulat\w+|strengthen\w*)\b", re.IGNORECASE,
 )  # fmt: skip
 _DOWN = re.compile(
-    r"\b(?:lower\w*|decreas\w+|reduc\w+|suppress\w*|fell|falls?|drop\w*|declin\w+|down|loss|losses|lost|loses|diminish\w+|"
-    r"repress\w*|inhibit(?:s|ed)|downregulat\w+|weaken\w*)\b", re.IGNORECASE,
+    r"\b(?:lower\w*|decreas\w+|reduc(?:e|es|ed|ing|tions?)|suppress(?:es|ed|ing|ion)?|fell|falls?|drop(?:s|ped|ping)?|declin\w+|down|loss|losses|lost|loses|diminish\w+|"
+    r"repress(?:es|ed|ing|ion)?|inhibit(?:s|ed)|downregulat\w+|weaken\w*)\b", re.IGNORECASE,
 )  # fmt: skip
 _NOT = re.compile(r"\b(?:not|rather than|instead of|never|no longer)\s+(?:been\s+)?(?:directly\s+)?\w+", re.IGNORECASE)
 _PREDICTED = re.compile(

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from cellgap.cli._say import note
 from cellgap.errors import ConfigError
 
 if TYPE_CHECKING:
     from cellgap.ask import Asker, Budget, ChatEndpoint, EffectTable
     from cellgap.cli._run_folder import Run
+
+MANY = 500
+"""Passages whose encoding takes so long that it is shown."""
 
 Many = Annotated[tuple[Path, ...], Parameter(negative="")]
 
@@ -90,7 +94,14 @@ class Sources:
         if self.encoder is not None and weights is None:
             raise ConfigError(f"--encoder {self.encoder} holds no weights of the sentence encoder.")
         runs = tuple(Run.open(folder, self.data) for folder in self.run)
-        corpus = Index.open(folders[0], weights) if folders else Corpus.read(*self.corpus) if self.corpus else None
+        corpus = None
+        if folders:
+            corpus = Index.open(folders[0], weights)
+        elif self.corpus:
+            read = Corpus.read(*self.corpus)
+            if len(read) > MANY and weights is not None and not quiet:
+                note(f"{len(read):,} passages are encoded for this question: `cellgap ask index` does it once for all.")
+            corpus = Index.build(read, weights, progress=len(read) > MANY and not quiet)
         asker = Asker(
             corpus=corpus,
             tables=self._tables(runs, quiet),
