@@ -65,8 +65,8 @@ def test_trajectories_do_not_know_of_each_other(seed, method, order):
 def test_laws_do_not_know_the_time(seed, method, shift):
     law, start, times = drawn(seed)
     whole = run(law, start, times, method)
-    # Differences of shifted times have lost some bits.
-    np.testing.assert_allclose(run(law, start, times + jnp.float32(shift), method), whole, atol=2e-4)
+    # Differences of shifted times have lost some bits, which matters in proportion where a solution has grown.
+    np.testing.assert_allclose(run(law, start, times + jnp.float32(shift), method), whole, rtol=1e-5, atol=2e-4)
 
 
 @QUICK
