@@ -191,3 +191,10 @@ def test_base_doses():
     made = table({"dose_uM": 0.1}, {"dose_uM": 10})
     np.testing.assert_array_equal(made.base_dose, [0.1, 10.0])
     assert set(made.base_unit) == {"uM"} and made.units == ("uM",)
+
+
+@pytest.mark.parametrize("name", ["effects.csv", "effects.tsv", "effects.jsonl"])
+def test_an_empty_file_is_called_empty(tmp_path, name):
+    (tmp_path / name).write_text("\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"{name} is empty"):
+        EffectTable.read(tmp_path / name)

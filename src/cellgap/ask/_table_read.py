@@ -45,7 +45,7 @@ def read_rows(path: Path) -> Rows:
     Raises
     ------
     DataError
-        The file is missing, of another kind, damaged, or not text in UTF-8.
+        The file is missing, empty, of another kind, damaged, or not text in UTF-8.
     MissingExtraError
         A Parquet file, and pyarrow is not installed.
     """
@@ -65,6 +65,8 @@ def read_rows(path: Path) -> Rows:
         raise DataError(f"{path} is not a whole gzip file: {error}.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from None
+    if not text.strip():
+        raise DataError(f"{path} is empty: expected a table with a row an effect.")
     frame, lines = (
         _separated(text, "," if kind == "csv" else "\t", path) if kind in ("csv", "tsv") else _json(text, path)
     )
